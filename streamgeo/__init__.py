@@ -1,0 +1,40 @@
+"""streamgeo: a streaming data loader for FITS, GeoTIFF, NetCDF and HDF5 whose pipeline also runs backwards."""
+
+from streamgeo import climate, helio, remote
+from streamgeo.chain import Buffer, Stream, buffer_from_vector, files, from_mlx, stream_python_iterable
+from streamgeo.errors import (
+    BatchError,
+    ChainError,
+    GridError,
+    InverseError,
+    MissingKeyError,
+    OpenError,
+    SampleError,
+    StepError,
+    StreamGeoError,
+    WriteError,
+)
+from streamgeo.grid import Axis, Bounds, Grid
+from streamgeo.locate import Coord, CoordLocator, GeoLocator, WcsLocator
+from streamgeo.openers import Opener, open, open_fits, open_geotiff, open_hdf5, open_netcdf, open_numpy
+from streamgeo.predict import Inverse
+from streamgeo.scene import Scene
+from streamgeo.step import POINT, SCENE, Moves, Reach, Step, halo, register, step_from_json
+from streamgeo.steps import stretch
+from streamgeo.steps.cast import cast
+from streamgeo.steps.gaps import fill_nan
+from streamgeo.steps.geometry import crop, flip, rot90, transpose
+from streamgeo.steps.normalize import clip, minmax, normalize
+from streamgeo.steps.patch import patch
+from streamgeo.window import Window
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "POINT", "SCENE", "Axis", "BatchError", "Bounds", "Buffer", "ChainError", "Coord", "CoordLocator", "GeoLocator",
+    "Grid", "GridError", "Inverse", "InverseError", "MissingKeyError", "Moves", "OpenError", "Opener", "Reach",
+    "SampleError", "Scene", "Step", "StepError", "Stream", "StreamGeoError", "WcsLocator", "Window", "WriteError",
+    "buffer_from_vector", "cast", "climate", "clip", "crop", "files", "fill_nan", "flip", "from_mlx", "halo", "helio",
+    "minmax", "normalize", "open", "open_fits", "open_geotiff", "open_hdf5", "open_netcdf", "open_numpy", "patch",
+    "register", "remote", "rot90", "step_from_json", "stream_python_iterable", "stretch", "transpose",
+]  # fmt: skip

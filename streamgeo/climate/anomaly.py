@@ -1,0 +1,126 @@
+"""Anomalies: departures from a climatology."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from streamgeo.errors import StepError
+from streamgeo.grid import Axis, Grid
+from streamgeo.locate import CoordLocator
+from streamgeo.pointwise import Array, as_floats, settle
+from streamgeo.step import POINT, Step, register
+
+
+@register("climate.anomaly")
+def anomaly(climatology: ArrayLike, std: ArrayLike | None = None) -> Step:
+    """Departure from a climatology: ``y = x - climatology``, divided by ``std`` where that is given.
+
+    The climatology lies on the grid of the whole file; each window takes its own part of it.
+
+    Args:
+        climatology: in the units of the values: a number; an array of shape (lat, lon) on the two horizontal
+            dims of the file; or an array with all the dims of the array, in its order. A dim of size 1 holds
+            for all (zonal means of shape (lat, 1), say).
+        std: standard deviation, in the same way.
+
+    NaN stays NaN, and a pixel whose climatology is NaN becomes NaN in both directions. Floats keep their
+    dtype, integers become float32.
+
+    Raises:
+        StepError: for arrays that are empty or no numbers, a std that is not above 0, or (when it runs) sizes
+            that are not those of the file, and a grid that was coarsened, padded or refined before this step.
+
+    >>> anomaly(15.0)(np.array([14.0, 17.5])).tolist()
+    [-1.0, 2.5]
+    """
+    normal = _field(climatology, "climatology")
+    spread = None if std is None else _field(std, "std")
+    if spread is not None and not np.all(np.isnan(spread) | (spread > 0)):
+        raise StepError(f"climate.anomaly: std has the value {np.nanmin(spread):g}; it must be above 0")
+    return Step(
+        partial(_depart, climatology=normal, std=spread),
+        partial(_return, climatology=normal, std=spread),
+        reach=POINT,
+    )
+
+
+def _depart(x: Array, *, climatology: Array, std: Array | None, grid: Grid | None = None) -> Array:
+    work, dtype = as_floats(x)
+    y = work - _cut(climatology, work, grid, "climatology")
+    return settle(y if std is None else y / _cut(std, work, grid, "std"), dtype)
+
+
+def _return(y: Array, *, climatology: Array, std: Array | None, grid: Grid | None = None) -> Array:
+    work, dtype = as_floats(y)
+    x = work if std is None else work * _cut(std, work, grid, "std")
+    return settle(x + _cut(climatology, work, grid, "climatology"), dtype)
+
+
+def _field(values: ArrayLike, what: str) -> Array:
+    array = np.array(values)  # a copy: whoever made the array may go on changing it
+    if array.dtype.kind not in "iuf" or array.size == 0:
+        found = f"dtype {array.dtype} and shape {array.shape}"
+        raise StepError(
+            f"climate.anomaly: {what} holds no numbers (it has {found}); give a number or an array"
+        )
+    return array.astype(np.float32 if array.dtype == np.float32 else np.float64)
+
+
+def _cut(field: Array, x: Array, grid: Grid | None, what: str) -> Array:
+    """The part of a field on the file's grid that lies under ``x``, shaped to broadcast to it."""
+    if field.ndim == 0:
+        return field.astype(x.dtype, copy=False)
+    if grid is None:
+        if field.shape != x.shape[-field.ndim :]:
+            raise StepError(
+                f"climate.anomaly: {what} of shape {field.shape} does not fit an array of shape {x.shape}; "
+                "give grid=, so that it is known which part of it to take"
+            )
+        return field.astype(x.dtype, copy=False)
+    if x.shape != grid.shape:
+        raise StepError(f"climate.anomaly: the array has shape {x.shape}, its grid {grid.sizes}")
+    dims = grid.dims if field.ndim == len(grid.dims) else grid.spatial
+    if field.ndim != len(dims):
+        raise StepError(
+            f"climate.anomaly: {what} of shape {field.shape} has neither the dims {grid.dims} "
+            f"nor {grid.spatial}"
+        )
+    _same_file(dict(zip(dims, field.shape)), grid, what)
+    part = field[np.ix_(*(_under(grid.axis(dim), size, what) for dim, size in zip(dims, field.shape)))]
+    part = part.transpose([dims.index(dim) for dim in grid.dims if dim in dims])
+    shape = iter(part.shape)
+    return part.reshape([next(shape) if dim in dims else 1 for dim in grid.dims]).astype(x.dtype, copy=False)
+
+
+def _same_file(sizes: Mapping[str, int], grid: Grid, what: str) -> None:
+    """Raise where the coordinates show that the file has other sizes than the field."""
+    coords = grid.locator.coords if isinstance(grid.locator, CoordLocator) else ()
+    for dim, whole in ((d, n) for coord in coords for d, n in zip(coord.dims, coord.raw.shape)):
+        if sizes.get(dim, 1) not in (1, whole):
+            raise StepError(
+                f"climate.anomaly: {what} has {sizes[dim]} pixels in {dim}, and the file has {whole}; "
+                "give one on the grid of the whole file"
+            )
+
+
+def _under(axis: Axis, size: int, what: str) -> NDArray[np.int64]:
+    """Indices of the pixels of one axis in a field of ``size`` pixels on the whole file."""
+    if size == 1:
+        return np.zeros(1, np.int64)
+    places = axis.centres(np.arange(axis.size))
+    whole = np.rint(places).astype(np.int64)
+    if abs(axis.step) != 1 or np.any(whole != places):
+        raise StepError(
+            f"climate.anomaly: {what} lies on the pixels of the file, and {axis.name} was resampled by a "
+            f"factor of {abs(axis.step):g}; put climate.anomaly before that step"
+        )
+    if whole.size and (whole.min() < 0 or whole.max() >= size):
+        raise StepError(
+            f"climate.anomaly: {what} has {size} pixels in {axis.name}, and the array reaches from "
+            f"{whole.min()} to {whole.max()}; give one on the grid of the whole file"
+        )
+    return whole

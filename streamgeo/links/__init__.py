@@ -1,0 +1,28 @@
+"""The links of a chain: frozen descriptions, each of which makes items from those of the link before it."""
+
+from streamgeo.links.base import Link, Node
+from streamgeo.links.batch import Batch
+from streamgeo.links.order import (
+    AsStream,
+    Every,
+    Prefetch,
+    Repeat,
+    Reservoir,
+    Select,
+    fixed_size,
+    listed,
+    partition_size,
+    same_size,
+    shard_size,
+    shuffled,
+    strided,
+)
+from streamgeo.links.patches import Expand
+from streamgeo.links.sources import Files, Iterable, MlxBuffer, Vector
+from streamgeo.links.steps import Edit, Map, remove_value, rename, select_keys, transform_sample
+
+__all__ = [
+    "AsStream", "Batch", "Edit", "Every", "Expand", "Files", "Iterable", "Link", "Map", "MlxBuffer", "Node",
+    "Prefetch", "Repeat", "Reservoir", "Select", "Vector", "fixed_size", "listed", "partition_size",
+    "remove_value", "rename", "same_size", "select_keys", "shard_size", "shuffled", "strided", "transform_sample",
+]  # fmt: skip

@@ -1,0 +1,124 @@
+"""What every link of a chain has: its place in the chain, items by index, and the tasks of an epoch.
+
+An indexable link gives ``item(i, run)`` for any ``i``; every link gives ``tasks(run)``, the samples of one
+epoch in order as functions that any thread may call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgeo.errors import ChainError, MissingKeyError
+from streamgeo.plan import Item, Run
+
+Array = NDArray[Any]
+Task = Callable[[], Item]
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One link of a chain."""
+
+    @property
+    def parent(self) -> Node | None:
+        """The link before it."""
+        return None
+
+    @property
+    def indexable(self) -> bool:
+        """Whether it knows its length and gives any item by its index."""
+        return self.parent is not None and self.parent.indexable
+
+    def __len__(self) -> int:
+        assert self.parent is not None
+        return len(self.parent)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def item(self, index: int, run: Run) -> Item:
+        """The item at ``index``."""
+        raise ChainError(f"{self.text()}: samples of a stream have no index; use .to_buffer()")
+
+    def tasks(self, run: Run) -> Iterator[Task]:
+        """The items of one epoch, as functions."""
+        return (partial(self.item, index, run) for index in range(len(self)))
+
+    def text(self) -> str:
+        """The call that made it."""
+        raise NotImplementedError
+
+    @cached_property
+    def depth(self) -> int:
+        """How many links stand before it."""
+        return 0 if self.parent is None else self.parent.depth + 1
+
+    @cached_property
+    def seed(self) -> int:
+        """Seed of the chain: that of the last shuffle, else 0."""
+        return 0 if self.parent is None else self.parent.seed
+
+    @cached_property
+    def random(self) -> bool:
+        """Whether it, or a link before it, draws random numbers."""
+        return self.parent is not None and self.parent.random
+
+    @property
+    def path(self) -> list[Node]:
+        """All links, from the source to this one."""
+        return [*(self.parent.path if self.parent is not None else []), self]
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        for name in ("depth", "seed", "random", "_state"):
+            state.pop(name, None)
+        return state
+
+
+@dataclass(frozen=True, eq=False)
+class Link(Node):
+    """A link that stands on another."""
+
+    before: Node
+
+    @property
+    def parent(self) -> Node:
+        """The link before it."""
+        return self.before
+
+
+def as_value(value: Any) -> Any:
+    """A value of a sample as an array that cannot be written to: it belongs to whoever made it.
+
+    Text stays text (a path), bytes become int8 as in mlx-data, a masked array gets NaN where it is masked.
+    """
+    if isinstance(value, (str, np.str_)):
+        return np.str_(value)
+    if isinstance(value, bytes):
+        return np.frombuffer(value, np.int8)
+    if isinstance(value, np.ma.MaskedArray):
+        if value.dtype.kind not in "fc" and np.ma.is_masked(value):
+            raise ChainError(
+                "a masked array of integers cannot carry its mask; give .astype(float) or a mask key"
+            )
+        return value.filled(np.nan) if value.dtype.kind in "fc" else value.data
+    if hasattr(value, "to_value") and hasattr(value, "unit"):
+        raise ChainError(f"a Quantity in {value.unit} would lose its unit in a sample; give .to_value(unit)")
+    array = np.asarray(value)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def need(item: Item, key: str, operation: str) -> None:
+    """A clear error for a key that is not there."""
+    if key not in item.values:
+        raise MissingKeyError(f"{operation}: no key {key!r} in the sample; it has {sorted(item.values)}")

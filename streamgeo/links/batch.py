@@ -1,0 +1,140 @@
+"""Batches: samples stacked along a new leading axis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgeo.errors import BatchError
+from streamgeo.links.base import Link, Task
+from streamgeo.plan import Item, Run, finished, naming
+from streamgeo.step import literal
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch(Link):
+    """Samples stacked along a new leading axis."""
+
+    size: int | tuple[int, ...]
+    pad: Mapping[str, float]
+    dim: Mapping[str, int]
+    drop_last: bool
+
+    @cached_property
+    def _edges(self) -> NDArray[np.int64]:
+        sizes = self.size if isinstance(self.size, tuple) else (self.size,)
+        return np.concatenate([[0], np.cumsum(sizes)])
+
+    def __len__(self) -> int:
+        total = len(self.before)
+        if isinstance(self.size, tuple):
+            return len(self.size)
+        return total // self.size if self.drop_last else -(-total // self.size)
+
+    def item(self, index: int, run: Run) -> Item:
+        """One batch."""
+        if isinstance(self.size, tuple):
+            low, high = int(self._edges[index]), int(self._edges[index + 1])
+        else:
+            low, high = index * self.size, min((index + 1) * self.size, len(self.before))
+        return self._stack([partial(self.before.item, i, run) for i in range(low, high)], index)
+
+    def tasks(self, run: Run) -> Iterator[Task]:
+        """One function a batch; whichever thread calls it makes all its samples."""
+        group: list[Task] = []
+        number = 0
+        sizes = iter(self.size) if isinstance(self.size, tuple) else None
+        size: Any = next(sizes) if sizes is not None else self.size
+        for task in self.before.tasks(run):
+            group.append(task)
+            if len(group) == size:
+                yield partial(self._stack, group, number)
+                group, number = [], number + 1
+                if sizes is not None:
+                    size = next(sizes, None)
+                    if size is None:
+                        return
+        if group and not self.drop_last:
+            yield partial(self._stack, group, number)
+
+    def _stack(self, group: Sequence[Task], number: int) -> Item:
+        first = number * self.size if isinstance(self.size, int) else int(self._edges[number])
+        items = []
+        for position, task in enumerate(group, first):
+            with naming("", index=position):
+                items.append(task())
+        samples = []
+        for position, item in enumerate(items, first):
+            with naming("", index=position):
+                samples.append(finished(item))
+        names = [_whence(item) for item in items]
+        for sample, name in zip(samples, names):
+            if sample.keys() != samples[0].keys():
+                raise BatchError(
+                    f"batch: {name} has the keys {sorted(sample)}, {names[0]} has {sorted(samples[0])}; "
+                    "samples of one batch need the same keys"
+                )
+        values = {key: self._join(key, [sample[key] for sample in samples], names) for key in samples[0]}
+        parts = [Item(item.index, {}, item.places, item.residuals) for item in items]
+        return Item(number, values, parts=parts)
+
+    def _join(self, key: str, arrays: Sequence[Array], names: Sequence[str]) -> Array:
+        first = arrays[0]
+        for array, name in zip(arrays, names):
+            if array.dtype != first.dtype and not (array.dtype.kind == first.dtype.kind == "U"):
+                raise BatchError(
+                    f"batch: {key!r} is {array.dtype} in {name} and {first.dtype} in {names[0]}; "
+                    "bring them to one dtype with sg.cast first"
+                )
+        if key in self.dim:
+            return self._concatenate(key, arrays)
+        shape = tuple(max(sizes) for sizes in zip(*(a.shape for a in arrays))) if first.ndim else ()
+        for array, name in zip(arrays, names):
+            if array.ndim != first.ndim or (array.shape != first.shape and key not in self.pad):
+                raise BatchError(
+                    f"batch: {key!r} has shape {array.shape} in {name} and {first.shape} in {names[0]}; "
+                    f"crop or patch to one size, or give pad={{{key!r}: value}}"
+                )
+        out = np.empty((len(arrays), *shape), np.result_type(*{a.dtype for a in arrays}))
+        if any(array.shape != shape for array in arrays):
+            out[...] = self.pad[key]
+        for slot, array in zip(out, arrays) if first.ndim else ():
+            slot[tuple(slice(0, size) for size in array.shape)] = array
+        if not first.ndim:
+            out[:] = arrays
+        return out
+
+    def _concatenate(self, key: str, arrays: Sequence[Array]) -> Array:
+        try:
+            return np.concatenate(arrays, axis=self.dim[key])
+        except ValueError as error:
+            raise BatchError(
+                f"batch: {key!r} cannot be concatenated along {self.dim[key]}: {error}"
+            ) from None
+
+    def text(self) -> str:
+        """The call that made it."""
+        size = list(self.size) if isinstance(self.size, tuple) else self.size
+        rest = "".join(
+            f", {name}={literal(value)}"
+            for name, value, default in (
+                ("pad", self.pad, {}),
+                ("dim", self.dim, {}),
+                ("drop_last", self.drop_last, False),
+            )
+            if value != default
+        )
+        return f".batch({size}{rest})"
+
+
+def _whence(item: Item) -> str:
+    for place in item.places.values():
+        return f"sample {item.index} ({place.scene.name})"
+    return f"sample {item.index}"

@@ -1,0 +1,225 @@
+"""Other orders: shuffle, slices, shards, repetition, and samples computed ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgeo import engine
+from streamgeo.links.base import Link, Task
+from streamgeo.order import generator, permuted
+from streamgeo.plan import Item, Run
+
+
+@dataclass(frozen=True, eq=False)
+class Select(Link):
+    """Other indices: shuffle, permutation, slice, partition, shard."""
+
+    pick: Callable[[int, int, Run], int]
+    count: Callable[[int], int]
+    shown: str
+    reseed: int | None = None
+
+    @cached_property
+    def seed(self) -> int:
+        """That of the shuffle, or of the chain before."""
+        return self.before.seed if self.reseed is None else self.reseed
+
+    def __len__(self) -> int:
+        return self.count(len(self.before))
+
+    def item(self, index: int, run: Run) -> Item:
+        """The item that stands at ``index`` in this order."""
+        return self.before.item(self.pick(index, len(self.before), run), run)
+
+    def text(self) -> str:
+        """The call that made it."""
+        return self.shown
+
+
+def shuffled(position: int, size: int, run: Run, *, seed: int) -> int:
+    """Index at ``position`` of the permutation of this epoch."""
+    return permuted(position, size, seed, run.epoch)
+
+
+def listed(position: int, size: int, run: Run, *, order: NDArray[np.int64]) -> int:
+    """Index at ``position`` of a given list."""
+    return int(order[position])
+
+
+def strided(position: int, size: int, run: Run, *, start: int, step: int) -> int:
+    """Index at ``position`` of a range; past the end it begins anew."""
+    return (start + position * step) % size
+
+
+@dataclass(frozen=True, eq=False)
+class Repeat(Link):
+    """Several epochs as one; None means without end."""
+
+    times: int | None
+
+    @property
+    def indexable(self) -> bool:
+        """Only with a number of times."""
+        return self.before.indexable and self.times is not None
+
+    def __len__(self) -> int:
+        if self.times is None:
+            raise TypeError("repeat() without a number has no length")
+        return len(self.before) * self.times
+
+    def item(self, index: int, run: Run) -> Item:
+        """The item of the epoch that ``index`` falls in."""
+        epoch, at = divmod(index, len(self.before))
+        return self.before.item(at, self._epoch(run, epoch))
+
+    def tasks(self, run: Run) -> Iterator[Task]:
+        """One epoch after another."""
+        epoch = 0
+        while self.times is None or epoch < self.times:
+            some = False
+            for task in self.before.tasks(self._epoch(run, epoch)):
+                some = True
+                yield task
+            if not some:
+                return
+            epoch += 1
+
+    def _epoch(self, run: Run, epoch: int) -> Run:
+        return replace(run, epoch=run.epoch * (self.times or 1) + epoch)
+
+    def text(self) -> str:
+        """The call that made it."""
+        return f".repeat({'' if self.times is None else self.times})"
+
+
+@dataclass(frozen=True, eq=False)
+class Reservoir(Link):
+    """A stream shuffled through a buffer of so many samples."""
+
+    size: int
+    reseed: int
+
+    indexable = False
+
+    @cached_property
+    def seed(self) -> int:
+        """That of this shuffle."""
+        return self.reseed
+
+    def tasks(self, run: Run) -> Iterator[Task]:
+        """A random one of the buffer leaves for each one that comes."""
+        rng = generator(self.reseed, run.epoch, 0, self.depth)
+        held: list[Task] = []
+        for task in self.before.tasks(run):
+            if len(held) < self.size:
+                held.append(task)
+                continue
+            at = int(rng.integers(self.size))
+            held[at], task = task, held[at]
+            yield task
+        while held:
+            yield held.pop(int(rng.integers(len(held))))
+
+    def text(self) -> str:
+        """The call that made it."""
+        return f".shuffle({self.size}, seed={self.reseed})"
+
+
+@dataclass(frozen=True, eq=False)
+class Prefetch(Link):
+    """Samples computed ahead by threads, in order."""
+
+    size: int
+    threads: int
+
+    indexable = False
+
+    def __len__(self) -> int:
+        return len(self.before)
+
+    def tasks(self, run: Run) -> Iterator[Task]:
+        """Finished samples, as functions that only hand them over."""
+        ahead = engine.Engine(self.before.tasks(run), self.size, self.threads)
+        try:
+            for item in ahead:
+                yield partial(_given, item)
+        finally:
+            ahead.close()
+
+    def text(self) -> str:
+        """The call that made it."""
+        return f".prefetch({self.size}, {self.threads})"
+
+
+def _given(item: Item) -> Item:
+    return item
+
+
+@dataclass(frozen=True, eq=False)
+class AsStream(Link):
+    """Seen as a stream: what was indexable is read in order."""
+
+    indexable = False
+
+    def tasks(self, run: Run) -> Iterator[Task]:
+        """Those of the link before."""
+        return self.before.tasks(run)
+
+    def text(self) -> str:
+        """The call that made it."""
+        return ".to_stream()"
+
+
+@dataclass(frozen=True, eq=False)
+class Every(Link):
+    """Every n-th sample of a stream from one on; ``even`` leaves out what does not go round."""
+
+    parts: int
+    part: int
+    even: bool
+
+    indexable = False
+
+    def __len__(self) -> int:
+        total = len(self.before)
+        return total // self.parts if self.even else partition_size(total, parts=self.parts, part=self.part)
+
+    def tasks(self, run: Run) -> Iterator[Task]:
+        """Those whose turn it is."""
+        mine: Task | None = None
+        for index, task in enumerate(self.before.tasks(run)):
+            if index % self.parts == self.part:
+                mine = task
+            if mine is not None and (not self.even or index % self.parts == self.parts - 1):
+                yield mine
+                mine = None
+
+    def text(self) -> str:
+        """The call that made it."""
+        return f".{'shard' if self.even else 'partition'}({self.parts}, {self.part})"
+
+
+def same_size(size: int) -> int:
+    """As many as before."""
+    return size
+
+
+def fixed_size(before: int, *, size: int) -> int:
+    """A number that was known when the link was made."""
+    return size
+
+
+def partition_size(size: int, *, parts: int, part: int) -> int:
+    """How many of ``range(size)`` are ``part`` modulo ``parts``."""
+    return max(0, -(-(size - part) // parts))
+
+
+def shard_size(size: int, *, shards: int) -> int:
+    """As many on every rank, the last round filled up."""
+    return -(-size // shards)

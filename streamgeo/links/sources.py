@@ -1,0 +1,108 @@
+"""Where samples come from: lists, files, iterables, mlx-data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from streamgeo.errors import ChainError
+from streamgeo.links.base import Node, Task, as_value
+from streamgeo.plan import Item, Run
+
+
+@dataclass(frozen=True, eq=False)
+class Vector(Node):
+    """Samples from a list of dicts."""
+
+    data: Sequence[Mapping[str, Any]]
+    shown: str = "sg.buffer_from_vector([...])"
+
+    indexable = True
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def item(self, index: int, run: Run) -> Item:
+        """A copy of one dict, its values as arrays."""
+        return Item(index, {key: as_value(value) for key, value in self.data[index].items()})
+
+    def text(self) -> str:
+        """The call that made it."""
+        return self.shown
+
+
+@dataclass(frozen=True, eq=False)
+class Files(Node):
+    """One sample a file (or group of files), under one key."""
+
+    paths: tuple[str | tuple[str, ...], ...]
+    key: str
+    shown: str
+
+    indexable = True
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def item(self, index: int, run: Run) -> Item:
+        """The path as a numpy string, or an array of strings for a group."""
+        path = self.paths[index]
+        return Item(index, {self.key: np.str_(path) if isinstance(path, str) else np.array(path)})
+
+    def text(self) -> str:
+        """The call that made it."""
+        return self.shown
+
+
+@dataclass(frozen=True, eq=False)
+class Iterable(Node):
+    """Samples from an iterable that ``factory`` makes anew for each epoch."""
+
+    factory: Callable[[], Any]
+    shown: str
+
+    indexable = False
+
+    def __len__(self) -> int:
+        raise TypeError(f"{self.shown} has no length: its samples are not known before they come")
+
+    def tasks(self, run: Run) -> Iterator[Task]:
+        """The samples as they come."""
+        for index, sample in enumerate(self.factory()):
+            if not isinstance(sample, Mapping):
+                raise ChainError(
+                    f"{self.shown}: sample {index} is a {type(sample).__name__}; give dicts of arrays"
+                )
+            yield partial(_fresh, index, sample)
+
+    def text(self) -> str:
+        """The call that made it."""
+        return self.shown
+
+
+def _fresh(index: int, sample: Mapping[str, Any]) -> Item:
+    return Item(index, {key: as_value(value) for key, value in sample.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class MlxBuffer(Node):
+    """Samples of an mlx-data Buffer."""
+
+    buffer: Any
+
+    indexable = True
+
+    def __len__(self) -> int:
+        return len(self.buffer)
+
+    def item(self, index: int, run: Run) -> Item:
+        """One sample."""
+        return Item(index, dict(self.buffer[index]))
+
+    def text(self) -> str:
+        """The call that made it."""
+        return "sg.from_mlx(<Buffer>)"

@@ -1,0 +1,160 @@
+"""Steps on keys, and changes of whole samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgeo.errors import ChainError
+from streamgeo.links.base import Link, Task, as_value, need
+from streamgeo.openers import Opener
+from streamgeo.plan import Draw, Item, Place, Run, apply_step, finished, grid_of, naming
+from streamgeo.step import Step, function_name
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Map(Link):
+    """A step on one key or several."""
+
+    keys: tuple[str, ...]
+    outputs: tuple[str, ...]
+    step: Step
+    shown: str
+
+    @cached_property
+    def random(self) -> bool:
+        """Whether it, or a link before it, draws random numbers."""
+        return self.step.random or self.before.random
+
+    def item(self, index: int, run: Run) -> Item:
+        """The item of the link before, with the step applied."""
+        return self.apply(self.before.item(index, run), run)
+
+    def tasks(self, run: Run) -> Iterator[Task]:
+        """Those of the link before, each followed by the step."""
+        return (partial(_then, task, self.apply, run) for task in self.before.tasks(run))
+
+    def apply(self, item: Item, run: Run) -> Item:
+        """The step on its keys; the same random draws for each."""
+        item = item.copy()
+        for key, output in zip(self.keys, self.outputs):
+            need(item, key, self.step.label)
+            if isinstance(self.step, Opener):
+                self._open(item, key, output)
+            else:
+                apply_step(item, key, output, self.step, Draw(run, item.index, self.depth))
+        return item
+
+    def _open(self, item: Item, key: str, output: str) -> None:
+        path = item.values[key]
+        with naming(self.step.label, file=path if isinstance(path, str) else None):
+            scene = self.step(path)
+        item.values[output] = scene
+        item.places[output] = Place(scene, item.index, scene.window, partial(grid_of, scene))
+
+    def text(self) -> str:
+        """The call that made it."""
+        return self.shown
+
+
+def _then(task: Task, f: Callable[..., Item], run: Run) -> Item:
+    return f(task(), run)
+
+
+@dataclass(frozen=True, eq=False)
+class Edit(Link):
+    """A change of a whole sample: rename, filter, or the user's own function."""
+
+    change: Callable[[Item], Item]
+    shown: str
+    touches: tuple[str, ...] | None = ()
+    renames: tuple[str, str] | None = None
+
+    def item(self, index: int, run: Run) -> Item:
+        """The changed item."""
+        return self.change(self.before.item(index, run))
+
+    def tasks(self, run: Run) -> Iterator[Task]:
+        """The changed items."""
+        return (partial(_changed, task, self.change) for task in self.before.tasks(run))
+
+    def text(self) -> str:
+        """The call that made it."""
+        return self.shown
+
+
+def _changed(task: Task, change: Callable[[Item], Item]) -> Item:
+    return change(task())
+
+
+def rename(item: Item, key: str, output_key: str) -> Item:
+    """The key under another name, with its place and residuals."""
+    item = item.copy()
+    if item.values:  # the parts of a batch have none
+        need(item, key, "rename_key")
+        item.values[output_key] = item.values.pop(key)
+    if key in item.places:
+        item.places[output_key] = item.places.pop(key)
+    item.parts = [rename(part, key, output_key) for part in item.parts]
+    item.residuals = {
+        output_key + name[len(key) :] if name.startswith(f"{key}.residual.") else name: value
+        for name, value in item.residuals.items()
+    }
+    return item
+
+
+def select_keys(item: Item, key: str, remove: bool) -> Item:
+    """Only this key, or all but this key."""
+    need(item, key, "filter_key")
+    keep = [name for name in item.values if (name == key) != remove]
+    return Item(
+        item.index,
+        {name: item.values[name] for name in keep},
+        {name: place for name, place in item.places.items() if name in keep},
+        {name: value for name, value in item.residuals.items() if name.split(".residual.")[0] in keep},
+        item.parts,
+    )
+
+
+def transform_sample(item: Item, f: Callable[[dict[str, Any]], Any]) -> Item:
+    """The user's function on the sample as arrays; places stay with the keys whose shape is unchanged."""
+    sample = finished(item)
+    shapes = {key: value.shape for key, value in sample.items()}
+    with naming(f"sample_transform({function_name(f)})"):
+        result = f(sample)
+        if not isinstance(result, Mapping):
+            raise ChainError(f"it returned {type(result).__name__}; return a dict of arrays")
+        values = {key: as_value(value) for key, value in result.items()}
+    hidden = {f"{key}.{part}" for key in item.places for part in ("scene", "window")} | set(item.residuals)
+    kept = {
+        key: p for key, p in item.places.items() if key in values and np.shape(values[key]) == shapes[key]
+    }
+    residuals = {name: value for name, value in item.residuals.items() if name in values}
+    return Item(item.index, {k: v for k, v in values.items() if k not in hidden}, kept, residuals, item.parts)
+
+
+def remove_value(item: Item, key: str, size_key: str, dim: int, value: float, pad: float) -> Item:
+    """As mlx-data: values equal to ``value`` go, the rest moves up along ``dim``, ``size_key`` is updated."""
+    need(item, key, "remove_value")
+    need(item, size_key, "remove_value")
+    array = np.asarray(item.values[key])
+    if array.ndim != 1:
+        raise ChainError(f"remove_value: {key!r} has {array.ndim} dims; it works on vectors, as in mlx-data")
+    if dim not in (0, -1):
+        raise ChainError(f"remove_value: dim={dim} of a vector must be 0")
+    size = int(np.ravel(item.values[size_key])[0])
+    kept = array[:size][array[:size] != value]
+    out = np.full_like(array, pad)
+    out[: kept.size] = kept
+    sizes = np.array(item.values[size_key])
+    sizes[...] = kept.size
+    item = item.copy()
+    item.values.update({key: out, size_key: sizes})
+    return item

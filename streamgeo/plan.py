@@ -1,0 +1,305 @@
+"""The plan: how the steps of a key run on a scene, window by window where their reach allows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgeo.chunks import ByteCache
+from streamgeo.errors import SampleError, StepError
+from streamgeo.grid import Grid, plain_grid
+from streamgeo.order import generator
+from streamgeo.scene import ArrayScene, Scene
+from streamgeo.step import Context, Step
+from streamgeo.template import Template
+from streamgeo.window import Window
+
+Array = NDArray[Any]
+
+
+def _budget() -> int:
+    """A quarter of the memory of the machine, at most 2 GiB."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        memory = 4 << 30
+    return min(memory // 4, 2 << 30)
+
+
+SCENES = ByteCache(_budget())  # scenes that had to be computed whole
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one pass over a chain depends on, beside the chain."""
+
+    seed: int = 0
+    epoch: int = 0
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What names the random numbers of one step on one sample; the same for all its keys."""
+
+    run: Run
+    index: int
+    step: int
+
+    def generator(self) -> np.random.Generator:
+        """A new generator, always the same."""
+        return generator(self.run.seed, self.run.epoch, self.index, self.step)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an array of a sample comes from: a scene, a window of it, and the grid it has by now."""
+
+    scene: Scene
+    index: int
+    window: Window
+    locate: Callable[[], Grid]
+    residuals: Mapping[str, Array] = field(default_factory=dict)  # of steps on an array before it was cut
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of the array."""
+        return self.locate()
+
+
+@dataclass
+class Item:
+    """A sample on its way: arrays or lazy scenes by key, and the place of those that have one.
+
+    ``parts`` are the samples of a batch, without their values.
+    """
+
+    index: int
+    values: dict[str, Any]
+    places: dict[str, Place] = field(default_factory=dict)
+    residuals: dict[str, Array] = field(default_factory=dict)
+    parts: Sequence[Item] = ()
+
+    def copy(self) -> Item:
+        """A copy whose dicts may be changed."""
+        return Item(self.index, dict(self.values), dict(self.places), dict(self.residuals), self.parts)
+
+
+class StepScene(Scene):
+    """A scene after a step that has not run yet; reads what the step's reach asks for, and no more."""
+
+    def __init__(self, parent: Scene, step: Step, draw: Draw) -> None:
+        self.parent, self.step, self.draw = parent, step, draw
+        self.name = parent.name
+        self.dtype = step.dtype_after(parent.dtype)
+        if step.moves is None:
+            self.dims, self.shape = parent.dims, parent.shape
+        else:
+            self.dims, self.shape = self.grid.dims, self.grid.shape
+
+    @cached_property
+    def _grid(self) -> Grid:
+        return self.step.grid_after(self.parent.grid)
+
+    @property
+    def grid(self) -> Grid:
+        """Where the array lies after the step."""
+        return self._grid
+
+    @property
+    def template(self) -> Template:
+        """That of the file."""
+        return self.parent.template
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that it comes from."""
+        return self.parent.files
+
+    @property
+    def pushes_down(self) -> bool:
+        """Whether a window of it can be computed from a window of its parent."""
+        if self.step.random or self.step.reach.margin is None:
+            return False
+        return self.step.moves is None or self.step.moves.source is not None
+
+    def why_whole(self) -> str | None:
+        """The first step, from the file on, that needs the whole scene; None when windows suffice."""
+        above = self.parent.why_whole() if isinstance(self.parent, StepScene) else None
+        if above or self.pushes_down:
+            return above
+        if self.step.random:
+            return f"{self.step.label} draws random numbers for the scene as a whole"
+        if self.step.reach.margin is None:
+            return f"{self.step.label} has reach SCENE (say reach=sg.POINT if it works on each pixel alone)"
+        return f"{self.step.label} moves pixels and does not say from where"
+
+    def whole(self) -> Array:
+        """All pixels after the step, whatever their shape."""
+        parent = self.parent.whole() if isinstance(self.parent, StepScene) else self.parent.read()
+        return self._apply(parent, self.parent.window)
+
+    def residual(self) -> Array | None:
+        """What forward returns beside its value, for the whole scene: read and computed again."""
+        with naming(self.step.label, file=self.name):
+            return self.step.apply(self.parent.read(), self._context(self.parent.window))[1]
+
+    def _read(self, window: Window) -> Array:
+        if not self.pushes_down:
+            whole: Array = SCENES.get(self, self._checked_whole, _nbytes)
+            return whole[window.slices(self.dims)]
+        moves = self.step.moves
+        if moves is not None and moves.source is not None:
+            source = moves.source(window, self.parent.grid)
+            return self._apply(self.parent.read(source), source, moves.cut)
+        margin = self.step.reach.margin or 0
+        if not margin:
+            return self._apply(self.parent.read(window), window)
+        around = window.expand(margin, self._horizontal()).clip(self.dims, self.shape)
+        return self._apply(self.parent.read(around), around)[window.relative_to(around).slices(self.dims)]
+
+    def _horizontal(self) -> tuple[str, ...]:
+        return self.grid.spatial
+
+    def _checked_whole(self) -> Array:
+        array = self.whole()
+        if array.shape != self.shape:
+            raise StepError(
+                f"{self.step.label} returned shape {array.shape} for a scene of shape {self.shape}; say what it "
+                "does to the grid with sg.Step(f, grid=...), or apply it after patch"
+            )
+        array.flags.writeable = False  # shared by all patches of the scene
+        return array
+
+    def _apply(self, array: Array, window: Window, cut: Callable[..., Any] | None = None) -> Array:
+        step = self.step if cut is None else Step(cut)
+        with naming(self.step.label, file=self.name, window=window):
+            result: Array = step.apply(array, self._context(window))[0]
+        return result
+
+    def _context(self, window: Window) -> Context:
+        return context_of(self.step, self.draw, lambda: self.parent.grid.crop(window), lambda: self.attrs)
+
+
+def context_of(
+    step: Step, draw: Draw, grid: Callable[[], Grid] | None, attrs: Callable[[], Mapping[str, Any]] | None
+) -> Context:
+    """What a step's forward asks for, worked out only if it asks."""
+    names = step.asks
+    return Context(
+        grid=grid() if grid is not None and "grid" in names else None,
+        attrs=attrs() if attrs is not None and "attrs" in names else {},
+        rng=draw.generator() if "rng" in names else None,
+    )
+
+
+def apply_step(item: Item, key: str, output_key: str, step: Step, draw: Draw) -> None:
+    """Run a step on one key of an item: put off on a lazy scene, at once on an array."""
+    value = item.values[key]
+    place = item.places.get(key)
+    if isinstance(value, Scene):
+        item.values[output_key] = later = StepScene(value, step, draw)
+        if place is not None:
+            item.places[output_key] = replace(
+                place, scene=later, window=later.window, locate=partial(grid_of, later)
+            )
+        return
+    grid = place.locate if place else partial(plain_grid, np.shape(value))
+    attrs = partial(attrs_of, place.scene) if place else None
+    file, window = (place.scene.name, place.window) if place else (None, None)
+    with naming(step.label, file=file, window=window):
+        result, residual = step.apply(value, context_of(step, draw, grid, attrs))
+    item.values[output_key] = result
+    if residual is not None:
+        item.residuals[residual_key(output_key, draw.step)] = residual
+    if place is not None:
+        item.places[output_key] = replace(place, locate=partial(grid_after, step, place.locate))
+
+
+def residual_key(key: str, step: int) -> str:
+    """The key under which a sample carries the residual of step number ``step``."""
+    return f"{key}.residual.{step}"
+
+
+def grid_of(scene: Scene) -> Grid:
+    """Grid of a scene (a function that pickles)."""
+    return scene.grid
+
+
+def attrs_of(scene: Scene) -> Mapping[str, Any]:
+    """Attributes of a scene."""
+    return scene.attrs
+
+
+def grid_after(step: Step, before: Callable[[], Grid]) -> Grid:
+    """Grid after a step on an array."""
+    return step.grid_after(before())
+
+
+def grid_of_window(scene: Scene, window: Window) -> Grid:
+    """Grid of a window of a scene."""
+    return scene.grid.crop(window)
+
+
+def as_scene(array: Array, name: str) -> Scene:
+    """A scene of an array that came without a file."""
+    template = Template("numpy", plain_grid(array.shape).dims, raw=True)
+    return ArrayScene(array, plain_grid(array.shape), template, name=name)
+
+
+def finished(item: Item) -> dict[str, Array]:
+    """The sample that the user sees: arrays only, with ``<key>.scene`` and ``<key>.window`` beside the placed."""
+    out: dict[str, Array] = {}
+    for key, value in item.values.items():
+        if isinstance(value, StepScene):
+            value = value.whole() if value.why_whole() else value.read()
+        elif isinstance(value, Scene):
+            value = value.read()
+        array = np.asarray(value)
+        out[key] = array if array.flags.writeable and array.flags.c_contiguous else array.copy()
+        place = item.places.get(key)
+        if place is not None:
+            out[f"{key}.scene"] = np.array(place.index, np.int64)
+            out[f"{key}.window"] = place.window.to_array()
+    out.update(item.residuals)
+    return out
+
+
+def _nbytes(array: Array) -> int:
+    return int(array.nbytes)
+
+
+@contextmanager
+def naming(
+    step: str, *, index: int | None = None, file: str | None = None, window: Window | None = None
+) -> Iterator[None]:
+    """Turn an exception into a SampleError that names step, file, window and sample; outer blocks add theirs."""
+    try:
+        yield
+    except SampleError as error:
+        if index is None or error.index is not None:
+            raise
+        raise SampleError(
+            f"sample {index}: {error}", index=index, file=error.file, window=error.window, step=error.step
+        ) from error.__cause__
+    except Exception as error:
+        if index is not None:
+            step = ""
+        where = "".join(
+            f" {text}" for text in (f"of {file}" if file else "", repr(window) if window else "") if text
+        )
+        says = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        head = f"sample {index}" if index is not None else f"{step} failed{where}"
+        raise SampleError(
+            f"{head}: {says}",
+            index=index,
+            file=file,
+            window=repr(window) if window else None,
+            step=step or None,
+        ) from error

@@ -1,0 +1,5 @@
+"""Steps for remote sensing."""
+
+from streamgeo.remote.reflectance import reflectance
+
+__all__ = ["reflectance"]

@@ -1,0 +1,133 @@
+"""Scenes: one array with its grid and its attributes, lazy until read."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgeo.errors import GridError
+from streamgeo.grid import Grid
+from streamgeo.sinks import save
+from streamgeo.template import Template
+from streamgeo.window import Window
+
+Array = NDArray[Any]
+
+
+class Scene(ABC):
+    """One array with its grid and its attributes, as a file or several files hold it; lazy until read.
+
+    Attributes:
+        name: the file (or files), for people and for messages.
+        dims, shape, dtype: known from the header alone.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    @abstractmethod
+    def grid(self) -> Grid:
+        """Where the array lies; worked out on first use."""
+
+    @property
+    @abstractmethod
+    def template(self) -> Template:
+        """What a file of the same kind takes over."""
+
+    @abstractmethod
+    def _read(self, window: Window) -> Array:
+        """Pixels of a window that names every dim, in order, and lies inside the scene."""
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        """The file's header, tags or attributes."""
+        return self.template.attrs
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that it comes from, if any."""
+        return ()
+
+    @property
+    def window(self) -> Window:
+        """The window that covers it all."""
+        return Window.whole(self.dims, self.shape)
+
+    def read(self, window: Window | None = None) -> Array:
+        """Pixels of a window; dims that it does not name are taken whole, None takes all.
+
+        Raises:
+            GridError: when the window names another dim or reaches outside the scene.
+        """
+        full = self.window if window is None else window.complete(self.dims, self.shape)
+        if not full.within(self.dims, self.shape):
+            raise GridError(
+                f"read: {full} reaches outside {self.name}, which has {dict(zip(self.dims, self.shape))}"
+            )
+        return self._read(full)
+
+    @property
+    def array(self) -> Array:
+        """All pixels."""
+        return self.read()
+
+    def save(self, where: str | Path, *, format: str | None = None) -> Path:
+        """Write it with CRS, WCS or coordinates, nodata, units and header carried over.
+
+        Args:
+            where: a file, or a folder (an existing one, or a path that ends in a slash), where the file gets
+                the name of the scene.
+            format: ``"fits"``, ``"geotiff"``, ``"netcdf"``, ``"hdf5"`` or ``"numpy"``; by default what the
+                suffix says, else the format of the input.
+
+        Returns:
+            The file that was written. It appears whole or not at all.
+
+        Raises:
+            WriteError: when the format cannot hold the scene, or the file is one that the scene is read from.
+        """
+        return save(
+            self.read(), self.grid, self.template, where, name=self.name, inputs=self.files, format=format
+        )
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{dim}={size}" for dim, size in zip(self.dims, self.shape))
+        return f"Scene({self.name}: {sizes}; {np.dtype(self.dtype).name})"
+
+
+class ArrayScene(Scene):
+    """A scene whose pixels are in memory: a prediction, or an array that came without a file."""
+
+    def __init__(
+        self, array: Array, grid: Grid, template: Template, *, name: str, files: tuple[str, ...] = ()
+    ) -> None:
+        if tuple(array.shape) != grid.shape:
+            raise GridError(f"scene: the array has shape {array.shape}, its grid {grid.shape}")
+        self.name, self.dims, self.shape, self.dtype = name, grid.dims, grid.shape, array.dtype
+        self._array, self._grid, self._template, self._files = array, grid, template, files
+
+    @property
+    def grid(self) -> Grid:
+        """Where the array lies."""
+        return self._grid
+
+    @property
+    def template(self) -> Template:
+        """What a file takes over."""
+        return self._template
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that it comes from, if any."""
+        return self._files
+
+    def _read(self, window: Window) -> Array:
+        return self._array[window.slices(self.dims)]

@@ -1,0 +1,101 @@
+"""Regular coordinate vectors as a transform: what a GeoTIFF can hold of a CF grid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from streamgeo.errors import WriteError
+from streamgeo.grid import Grid
+from streamgeo.locate import Coord
+from streamgeo.sinks.geotiff_values import say
+
+
+def regular_grid(grid: Grid, spatial: tuple[str, str]) -> tuple[tuple[float, ...], str | None] | None:
+    """Transform (six coefficients, from pixel corners) and CRS (WKT or EPSG) from coordinate vectors.
+
+    A latitude that ascends gives a south-up transform. Coordinates in degrees north and east without a CRS
+    are taken for WGS 84. None, with a warning, when there are no coordinates.
+
+    Raises:
+        WriteError: for 2-D coordinates, and for vectors that are not regular.
+    """
+    vectors = [_vector(grid, dim) for dim in spatial]
+    if vectors[0] is None or vectors[1] is None:
+        if any(set(c.dims) == set(spatial) and c.numeric for c in grid.coords):
+            raise WriteError(
+                f"save: the coordinates of {spatial} are 2-D (curvilinear), a GeoTIFF needs a regular grid; "
+                "save as NetCDF, or reproject first"
+            )
+        say(f"no coordinates are known for the dims {spatial}: written without georeference")
+        return None
+    (y0, dy), (x0, dx) = (
+        _spacing(grid, dim, coord) for dim, coord in zip(spatial, vectors) if coord is not None
+    )
+    degrees = [
+        _unit(c).startswith(kind) for c, kind in zip(vectors, ("degrees_n", "degrees_e")) if c is not None
+    ]
+    crs = _cf_crs(grid) or ("EPSG:4326" if all(degrees) else None)
+    ky, kx = (_to_crs_unit(coord, crs) for coord in vectors if coord is not None)
+    transform = (dx * kx, 0.0, (x0 - dx / 2) * kx, 0.0, dy * ky, (y0 - dy / 2) * ky)
+    return transform, crs if crs is None or isinstance(crs, str) else crs.to_wkt()
+
+
+def _vector(grid: Grid, dim: str) -> Coord | None:
+    found = [coord for coord in grid.coords if coord.dims == (dim,) and coord.numeric]
+    return next((coord for coord in found if coord.name == dim), found[0] if found else None)
+
+
+def _unit(coord: Coord) -> str:
+    text = str(coord.attrs.get("units", "")).strip().lower()
+    return {"degree_north": "degrees_north", "degree_east": "degrees_east"}.get(text, text)
+
+
+def _spacing(grid: Grid, dim: str, coord: Coord) -> tuple[float, float]:
+    """First value and step of a coordinate vector.
+
+    Raises:
+        WriteError: when it is not regular to 1e-6 of its largest value, or has no step.
+    """
+    values = coord.values
+    if values.size > 1:
+        step = (values[-1] - values[0]) / (values.size - 1)
+        off = np.abs(values - (values[0] + step * np.arange(values.size))).max()
+    else:
+        ends = grid.pixel_to_world(**{dim: [-0.5, 0.5]}).get(coord.name, np.zeros(2))
+        step, off = float(ends[1] - ends[0]), 0.0
+    if not (off <= 1e-6 * np.abs(values).max() and step != 0 and np.isfinite(step)):
+        raise WriteError(
+            f"save: coordinate {coord.name!r} is not regular (off by up to {off:.3g}, step {step:.6g}), "
+            "so a GeoTIFF has no transform for it; save as NetCDF, or reproject first"
+        )
+    return float(values[0]), float(step)
+
+
+def _cf_crs(grid: Grid) -> Any:
+    from pyproj.exceptions import CRSError
+
+    try:
+        return grid.crs
+    except (CRSError, KeyError) as error:
+        say(f"the CF grid mapping does not give a CRS ({error}): written without one")
+        return None
+
+
+def _to_crs_unit(coord: Coord, crs: Any) -> float:
+    """Factor from the coordinate's unit to that of a projected CRS: CF has km, and radians of a satellite."""
+    unit = _unit(coord)
+    if crs is None or isinstance(crs, str) or not crs.is_projected:
+        return 1.0
+    if unit in ("rad", "radian", "radians"):
+        return float(crs.to_cf().get("perspective_point_height", 1.0))
+    metres = {
+        "km": 1000.0,
+        "kilometer": 1000.0,
+        "kilometre": 1000.0,
+        "kilometers": 1000.0,
+        "kilometres": 1000.0,
+    }
+    metre = metres.get(unit, 1.0 if unit in ("m", "metre", "meter", "metres", "meters") else None)
+    return 1.0 if metre is None else metre / float(crs.axis_info[0].unit_conversion_factor)

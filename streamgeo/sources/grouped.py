@@ -1,0 +1,316 @@
+"""Scenes from files that hold many named arrays in groups, with attributes: NetCDF and HDF5."""
+
+from __future__ import annotations
+
+import posixpath
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgeo.errors import OpenError
+from streamgeo.grid import Grid
+from streamgeo.locate import Coord
+from streamgeo.scene import Scene
+from streamgeo.sources import cf
+from streamgeo.sources.cf import Catalogue, Variable
+from streamgeo.sources.grid_mapping import crs_attributes, grid_mapping
+from streamgeo.sources.packing import Packing, decode, own_fill
+from streamgeo.template import Template
+from streamgeo.window import Window
+
+Array = NDArray[Any]
+_LISTED = 12
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself before any pixel is read.
+
+    Attributes:
+        variables: by path.
+        groups: attributes by path; the root is the empty path.
+        unlimited: ids of the dims that can grow.
+        model: the data model, such as ``"NETCDF4"``.
+    """
+
+    variables: Catalogue
+    groups: Mapping[str, Mapping[str, Any]]
+    unlimited: frozenset[str] = frozenset()
+    model: str = ""
+
+
+class GroupedScene(Scene):
+    """One variable of a file, or several of the same dims stacked in a leading dim ``variable``."""
+
+    format: ClassVar[str]
+
+    def __init__(
+        self, path: str, targets: Sequence[Variable], packings: Sequence[Packing], raw: bool
+    ) -> None:
+        first = targets[0]
+        self._path, self._targets, self._packings, self._raw = path, tuple(targets), tuple(packings), raw
+        self._stack = cf.unique("variable", first.dims) if len(targets) > 1 else ""
+        self._inner = cf.own_dims(first, [self._stack] if self._stack else [])
+        self.name = Path(path).name
+        self.dims = (self._stack, *self._inner) if self._stack else self._inner
+        self.shape = (len(targets), *first.shape) if self._stack else first.shape
+        self.dtype = np.dtype(np.float32) if not raw else _dtype(first).newbyteorder("=")
+
+    @abstractmethod
+    def _header(self) -> Header:
+        """The header of the whole file."""
+
+    @abstractmethod
+    def _stored(self, path: str, index: tuple[slice, ...] | None = None) -> Array:
+        """Pixels of a variable as stored, in native byte order; all of them when ``index`` is None."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The file that it comes from."""
+        return (self._path,)
+
+    def _read(self, window: Window) -> Array:
+        index = window.slices(self._inner)
+        if not self._stack:
+            return self._pixels(0, index)
+        chosen = range(len(self._targets))[window[self._stack]]
+        out = np.empty(window.shape, self.dtype)
+        for position, i in enumerate(chosen):
+            out[position] = self._pixels(i, index)
+        return out
+
+    def _pixels(self, i: int, index: tuple[slice, ...]) -> Array:
+        stored = self._stored(self._targets[i].path, index)
+        return stored if self._raw else decode(stored, self._packings[i])
+
+    # -- header -----------------------------------------------------------------------------------------
+
+    @cached_property
+    def _file(self) -> Header:
+        return self._header()
+
+    @cached_property
+    def _coords(self) -> list[Variable]:
+        catalogue, root = self._file.variables, self._file.groups.get("", {})
+        return cf.coordinates(self._targets, catalogue, cf.text(root, "coordinates"))
+
+    @cached_property
+    def _mapping(self) -> Variable | None:
+        return grid_mapping(self._targets[0], self._file.variables)
+
+    @cached_property
+    def _dim_names(self) -> dict[str, str]:
+        others = [*self._coords, *([self._mapping] if self._mapping else [])]
+        return cf.dim_names(self._targets[0], self._inner, others, [self._stack])
+
+    @cached_property
+    def grid(self) -> Grid:
+        """Where the array lies: coordinate arrays as stored, and the CRS of the grid mapping."""
+        first, root = self._targets[0], self._file.groups.get("", {})
+        labels = [Coord(self._stack, (self._stack,), np.array([v.path for v in self._targets]))] * bool(
+            self._stack
+        )
+        locator = cf.locator(
+            self._coords,
+            self._dim_names,
+            self._stored,
+            cf.horizontal(first, self._inner, self._coords),
+            crs_attributes(self._mapping, first, root),
+            labels,
+        )
+        return Grid.of(self.dims, self.shape, locator)
+
+    @cached_property
+    def template(self) -> Template:
+        """What a file of the same kind takes over."""
+        first, root = self._targets[0], dict(self._file.groups.get("", {}))
+        attrs: dict[str, Any] = {**first.attrs, "global": root}
+        if self._stack:
+            attrs["variables"] = {v.path: dict(v.attrs) for v in self._targets}
+        units = {cf.text(v.attrs, "units") for v in self._targets}
+        return Template(
+            format=self.format,
+            dims=self.dims,
+            raw=self._raw,
+            name=",".join(v.path for v in self._targets),
+            units=units.pop() if len(units) == 1 else "",
+            nodata=self._nodata(),
+            attrs=attrs,
+            carry=self._carry(),
+        )
+
+    def _fills(self) -> dict[str, Any]:
+        """By variable: what stands for missing in the space of the values, or None."""
+        return {
+            v.path: own_fill(v.attrs, _dtype(v)) if self._raw or keeps_fill(v, packing) else None
+            for v, packing in zip(self._targets, self._packings)
+        }
+
+    def _nodata(self) -> float | int | None:
+        fills = {str(fill): fill for fill in self._fills().values()}  # by text, for NaN is not NaN
+        fill = next(iter(fills.values())) if len(fills) == 1 else None
+        return None if fill is None else fill.item()
+
+    def _carry(self) -> dict[str, Any]:
+        mapping, names, fills = self._mapping, self._dim_names, self._fills()
+        written = [*self._targets, *self._coords, *([mapping] if mapping else [])]
+        groups = {g for v in written for g in _ancestors(v.group)}
+        coord_names = cf.coord_names(self._coords)
+        return {
+            "model": self._file.model,
+            "paths": tuple(v.path for v in self._targets),
+            "stack": self._stack,
+            "coords": {coord_names[v.path]: v.path for v in self._coords},
+            "storage": {v.path: {"dtype": _dtype(v).str, **v.storage, "fill": fills.get(v.path)} for v in written},
+            "dims": self._homes(written, names),
+            "groups": {g: dict(self._file.groups.get(g, {})) for g in sorted(groups)},
+            "grid_mapping": None if mapping is None else {
+                "path": mapping.path,
+                "dims": tuple(names[i] for i in mapping.ids),
+                "values": self._stored(mapping.path),
+                "attrs": dict(mapping.attrs),
+            },
+        }  # fmt: skip
+
+    def _homes(self, written: Sequence[Variable], names: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+        """By dim of the scene: its name in the file, the group that defines it, whether it can grow."""
+        ids = {names[i]: (i, dim) for v in written for i, dim in zip(v.ids, v.dims)}
+        ids |= {
+            dim: (i, leaf) for dim, i, leaf in zip(self._inner, self._targets[0].ids, self._targets[0].dims)
+        }
+        return {
+            dim: {
+                "name": leaf,
+                "group": posixpath.dirname(i.partition("#")[0]),
+                "unlimited": i in self._file.unlimited,
+                "shared": "#" not in i,
+            }
+            for dim, (i, leaf) in ids.items()
+        }
+
+
+def keeps_fill(variable: Variable, packing: Packing) -> bool:
+    """Whether physical values keep the fill value of the file: stored floats without scaling."""
+    return _dtype(variable).kind == "f" and not packing.scaled and packing.cast is None
+
+
+def _dtype(variable: Variable) -> np.dtype[Any]:
+    return np.dtype(object) if variable.dtype is None else variable.dtype
+
+
+def _ancestors(group: str) -> list[str]:
+    """A group and all above it but the root."""
+    parts = group.split("/") if group else []
+    return ["/".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+# -- choosing variables ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Words:
+    """How messages name things: the operation, its option, and what the format calls an array."""
+
+    operation: str
+    option: str
+    kind: str
+
+
+def choose(
+    wanted: str | Sequence[str] | None,
+    find: Callable[[str], Variable | None],
+    catalogue: Callable[[], Catalogue],
+    file: str,
+    words: Words,
+) -> list[Variable]:
+    """The variables that were asked for, checked to be numbers that can be stacked.
+
+    Raises:
+        OpenError: for an unknown name, none or several to choose from, text or scalars, or different shapes.
+    """
+    if wanted is None:
+        targets = [_only(catalogue(), file, words)]
+    else:
+        names = [wanted] if isinstance(wanted, str) else list(wanted)
+        if not names:
+            raise OpenError(f"{words.operation}: {words.option}= is empty; name at least one {words.kind}")
+        targets = [find(name.strip("/")) or _unknown(name, catalogue(), file, words) for name in names]
+    for v in targets:
+        what = f"{words.operation}: {words.kind} {v.path!r} of {file}"
+        if not v.numeric:
+            raise OpenError(f"{what} holds {_content(v)}, and only plain numbers can be opened")
+        if not v.shape:
+            raise OpenError(f"{what} is a scalar; a scene needs at least one dim")
+    _same(targets, file, words)
+    return targets
+
+
+def _content(variable: Variable) -> str:
+    if variable.dtype is not None and variable.dtype.kind in "SUO":
+        return "text"
+    return "complex numbers" if variable.dtype is not None and variable.dtype.kind == "c" else "records"
+
+
+def _only(catalogue: Catalogue, file: str, words: Words) -> Variable:
+    data = cf.data_variables(catalogue)
+    if len(data) == 1:
+        return catalogue[data[0]]
+    listed = data or [path for path, v in catalogue.items() if v.numeric and v.shape]
+    if not listed:
+        raise OpenError(f"{words.operation}: {file} holds no numeric {words.kind}")
+    reason = "" if data else f" (no {words.kind} of two or more dims stands out as data)"
+    raise OpenError(f"{words.operation}: choose {words.option}= among {_names(listed)} of {file}{reason}")
+
+
+def _names(names: Sequence[str], limit: int = 40) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def _unknown(name: str, catalogue: Catalogue, file: str, words: Words) -> Variable:
+    wanted, known = name.strip("/"), list(catalogue)
+    leaf = posixpath.basename(wanted)
+    near = [path for path in known if posixpath.basename(path) == leaf]
+    near += get_close_matches(wanted, known, n=_LISTED, cutoff=0.5)
+    near += [
+        p for p in known if posixpath.basename(p) in get_close_matches(leaf, map(posixpath.basename, known))
+    ]
+    listed = list(dict.fromkeys(near if len(known) > _LISTED and near else [*near, *known]))
+    raise OpenError(
+        f"{words.operation}: no {words.kind} {name!r} in {file}; it has {_names(listed, _LISTED)}"
+    )
+
+
+def _same(targets: Sequence[Variable], file: str, words: Words) -> None:
+    paths = [v.path for v in targets]
+    if len(set(paths)) < len(paths):
+        raise OpenError(f"{words.operation}: {words.option}={paths} names one {words.kind} twice")
+    first = targets[0]
+    for v in targets[1:]:
+        if v.dims != first.dims or v.shape != first.shape:
+            one, two = (f"{t.path} has {dict(zip(t.dims, t.shape))}" for t in (first, v))
+            raise OpenError(
+                f"{words.operation}: {words.kind}s of one stack must share dims and shape, but in {file} "
+                f"{one} and {two}; open them apart"
+            )
+
+
+def same_dtype(targets: Sequence[Variable], file: str, words: Words) -> None:
+    """Refuse to stack stored numbers of several dtypes.
+
+    Raises:
+        OpenError: when they differ.
+    """
+    kinds = {v.path: str(_dtype(v).newbyteorder("=")) for v in targets}
+    if len(set(kinds.values())) > 1:
+        raise OpenError(
+            f"{words.operation}: with raw=True the {words.kind}s of one stack must share their dtype, but in "
+            f"{file} they have {kinds}; open them apart, or with raw=False"
+        )

@@ -1,0 +1,220 @@
+"""NetCDF: a variable of a file, or several stacked, as a lazy scene.
+
+netCDF-C is not thread-safe at all, so every call into it holds one lock; unpacking happens outside of it.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streamgeo.errors import OpenError, StreamGeoError
+from streamgeo.scene import Scene
+from streamgeo.sources import classic
+from streamgeo.sources.cf import Variable
+from streamgeo.sources.grouped import Array, GroupedScene, Header, Words, choose, same_dtype
+from streamgeo.sources.handles import POOL
+from streamgeo.sources.packing import Packing, native, packing
+
+_WORDS = Words("open_netcdf", "variable", "variable")
+_LOCK = threading.RLock()
+
+
+def lock() -> AbstractContextManager[Any]:
+    """The lock that every call into netCDF-C holds."""
+    return _LOCK
+
+
+def _after_fork_in_child() -> None:
+    global _LOCK
+    _LOCK = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    # Held while forking, so that the child's copy of the library is not in the middle of a call.
+    os.register_at_fork(
+        before=lambda: _LOCK.acquire(),
+        after_in_parent=lambda: _LOCK.release(),
+        after_in_child=_after_fork_in_child,
+    )
+
+
+def open_scene(path: str, *, variable: str | Sequence[str] | None = None, raw: bool = False) -> Scene:
+    """Open a variable of a NetCDF file (classic, 64-bit or NetCDF-4) as a scene.
+
+    Args:
+        path: the file.
+        variable: a name, or a path through groups (``"PRODUCT/methane_mixing_ratio"``). Several of the same
+            dims and shape are stacked in a leading dim ``variable``. None takes the only data variable of the
+            file: numbers of two or more dims that are no coordinates, bounds, grid mapping or cell measures.
+        raw: values as stored. By default they are physical: scale, offset and ``_Unsigned`` applied, float32,
+            NaN where netCDF4-python masks (fill and missing values, outside the valid range, default fill).
+
+    Raises:
+        OpenError: when the file is missing, damaged or not NetCDF, has no such variable, leaves a choice (the
+            message lists the candidates), or the variable holds text, records or a scalar.
+    """
+    path, file = str(path), Path(path).name
+    with _dataset(path) as dataset:
+        headers: list[Header] = []
+
+        def catalogue() -> Mapping[str, Variable]:
+            headers[:] = headers or [_scan(dataset)]
+            return headers[0].variables
+
+        targets = choose(variable, lambda name: _find(dataset, name), catalogue, file, _WORDS)
+        if raw:
+            same_dtype(targets, file, _WORDS)
+        packings = [Packing() if raw else _packing(dataset, v, file) for v in targets]
+    return NetcdfScene(path, targets, packings, raw)
+
+
+class NetcdfScene(GroupedScene):
+    """One variable of a NetCDF file, or several stacked; see :func:`open_scene`."""
+
+    format = "netcdf"
+
+    def _header(self) -> Header:
+        with _dataset(self._path) as dataset:
+            return _scan(dataset)
+
+    def _stored(self, path: str, index: tuple[slice, ...] | None = None) -> Array:
+        with _dataset(self._path) as dataset:
+            stored = _locate(dataset, path)[... if index is None else index]
+        if isinstance(stored, str):
+            return np.array(stored, dtype=object)
+        return native(np.asarray(stored))
+
+
+# -- the library, under its lock ---------------------------------------------------------------------
+
+
+@contextmanager
+def _dataset(path: str) -> Iterator[Any]:
+    """An open ``netCDF4.Dataset`` with the lock held; what goes wrong is an OpenError that names the file."""
+    with lock():
+        try:
+            with POOL.lease("netcdf", path, _open, _close) as dataset:
+                yield dataset
+        except (StreamGeoError, MemoryError):
+            raise
+        except Exception as error:
+            raise OpenError(
+                f"open_netcdf: {path} cannot be read ({error}); it is damaged, cut short or not NetCDF"
+            ) from error
+
+
+def _open(path: str) -> Any:
+    import netCDF4
+
+    classic.check_length(path)
+    dataset = netCDF4.Dataset(path, "r")
+    dataset.set_auto_maskandscale(False)
+    dataset.set_auto_chartostring(False)
+    return dataset
+
+
+def _close(dataset: Any) -> None:
+    with lock():
+        if dataset.isopen():
+            dataset.close()
+
+
+def _locate(dataset: Any, path: str) -> Any:
+    group = dataset
+    *parents, leaf = path.split("/")
+    for name in parents:
+        group = group.groups[name]
+    return group.variables[leaf]
+
+
+def _find(dataset: Any, path: str) -> Variable | None:
+    try:
+        return _describe(_locate(dataset, path), posixpath.dirname(path))
+    except KeyError:
+        return None
+
+
+def _packing(dataset: Any, variable: Variable, file: str) -> Packing:
+    import netCDF4
+
+    assert variable.dtype is not None
+    kind = variable.dtype.str[1:]
+    # netCDF4-python takes the default fill for missing, but in bytes only where the file was pre-filled.
+    fill = None if kind in ("i1", "u1") and variable.storage["no_fill"] else netCDF4.default_fillvals[kind]
+    enum = isinstance(_locate(dataset, variable.path).datatype, netCDF4.EnumType)
+    where = f"open_netcdf: variable {variable.path!r} of {file}"
+    return packing(variable.attrs, variable.dtype, where, default_fill=fill, scales=not enum)
+
+
+def _scan(dataset: Any) -> Header:
+    variables: dict[str, Variable] = {}
+    groups: dict[str, dict[str, Any]] = {}
+    unlimited: set[str] = set()
+    for group in _walk(dataset):
+        path = group.path.strip("/")
+        groups[path] = _attributes(group)
+        unlimited |= {posixpath.join(path, n) for n, dim in group.dimensions.items() if dim.isunlimited()}
+        for leaf, variable in group.variables.items():
+            variables[posixpath.join(path, leaf)] = _describe(variable, path)
+    return Header(variables, groups, frozenset(unlimited), dataset.data_model)
+
+
+def _walk(group: Any) -> Iterator[Any]:
+    yield group
+    for child in group.groups.values():
+        yield from _walk(child)
+
+
+def _describe(variable: Any, group: str) -> Variable:
+    import netCDF4
+
+    attrs = _attributes(variable)
+    datatype = variable.datatype
+    dtype: np.dtype[Any] | None = None
+    if variable.dtype is str:
+        dtype = np.dtype(object)
+    elif not isinstance(datatype, (netCDF4.CompoundType, netCDF4.VLType)):
+        dtype = np.dtype(variable.dtype)
+    if isinstance(datatype, netCDF4.EnumType):  # so that the names of the values outlive the type
+        attrs.setdefault("flag_values", np.array(list(datatype.enum_dict.values()), dtype))
+        attrs.setdefault("flag_meanings", " ".join(name.replace(" ", "_") for name in datatype.enum_dict))
+    ids = tuple(posixpath.join(dim.group().path, dim.name).lstrip("/") for dim in variable.get_dims())
+    path = posixpath.join(group, variable.name)
+    return Variable(
+        path, tuple(variable.dimensions), ids, tuple(variable.shape), dtype, attrs, _storage(variable)
+    )
+
+
+def _storage(variable: Any) -> dict[str, Any]:
+    filters, chunks = variable.filters() or {}, variable.chunking()
+    return {
+        "chunks": tuple(chunks) if isinstance(chunks, (list, tuple)) else None,
+        "endian": variable.endian(),
+        "zlib": bool(filters.get("zlib")),
+        "shuffle": bool(filters.get("shuffle")),
+        "complevel": int(filters.get("complevel") or 0),
+        "no_fill": variable.dtype is not str and variable.get_fill_value() is None,
+    }
+
+
+def _attributes(owner: Any) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name in owner.ncattrs():
+        try:
+            out[name] = owner.getncattr(name)
+        except UnicodeDecodeError:
+            out[name] = owner.getncattr(name, encoding="latin-1")
+        except KeyError:  # a user-defined type, which netCDF4-python cannot read
+            warnings.warn(
+                f"open_netcdf: attribute {name!r} has a type that cannot be read; left out", stacklevel=4
+            )
+    return out

@@ -1,0 +1,84 @@
+"""Several files that make up one scene, such as one file a band: stacked in a leading dim."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgeo.errors import OpenError
+from streamgeo.grid import Grid
+from streamgeo.scene import Scene
+from streamgeo.template import Template
+from streamgeo.window import Window
+
+
+class StackedScene(Scene):
+    """Scenes of one grid, joined in the dim ``band`` where they have it, else in a new leading dim.
+
+    The first file gives header and nodata to what is written.
+
+    Raises:
+        OpenError: when their dims, shapes, dtypes or grids differ.
+    """
+
+    def __init__(self, parts: Sequence[Scene]) -> None:
+        first = parts[0]
+        self.parts = tuple(parts)
+        self.joins = first.dims[0] == "band"
+        lead = sum(p.shape[0] for p in parts) if self.joins else len(parts)
+        stacked = "band" if self.joins or first.template.format == "geotiff" else "file"
+        self.name = first.name
+        self.dims = (stacked, *first.dims[self.joins :])
+        self.shape = (lead, *first.shape[self.joins :])
+        self.dtype = np.result_type(*(part.dtype for part in parts))
+        for part in parts[1:]:
+            mine, other = ((s.dims[self.joins :], s.shape[self.joins :]) for s in (first, part))
+            if mine != other:
+                raise OpenError(
+                    f"open: {part.name} has {dict(zip(*other))}, {first.name} has {dict(zip(*mine))}; "
+                    "files stacked to one scene must have one shape: resample them first"
+                )
+
+    @cached_property
+    def _grid(self) -> Grid:
+        grids = [part.grid.drop("band") if self.joins else part.grid for part in self.parts]
+        for part, grid in zip(self.parts[1:], grids[1:]):
+            if not grid.same_place(grids[0], grid.spatial):
+                raise OpenError(
+                    f"open: {part.name} does not lie where {self.parts[0].name} lies; "
+                    "files stacked to one scene must share their grid: reproject them first"
+                )
+        return grids[0].insert(0, self.dims[0], self.shape[0])
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of the first file, after a check that all share it."""
+        return self._grid
+
+    @property
+    def template(self) -> Template:
+        """That of the first file, with the stacking dim."""
+        template = self.parts[0].template
+        return template if self.joins else replace(template, dims=(self.dims[0], *template.dims))
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All files, in their order."""
+        return tuple(file for part in self.parts for file in part.files)
+
+    def _read(self, window: Window) -> NDArray[Any]:
+        lead, inner = window[self.dims[0]], Window({dim: window[dim] for dim in self.dims[1:]})
+        if not self.joins:
+            return np.stack([part.read(inner) for part in self.parts[lead]])
+        out, at = [], 0
+        for part in self.parts:
+            low, high = max(lead.start - at, 0), min(lead.stop - at, part.shape[0])
+            if low < high:
+                out.append(part.read(Window({"band": (low, high), **inner})))
+            at += part.shape[0]
+        return np.concatenate(out) if out else np.empty(window.shape, self.dtype)

@@ -1,0 +1,483 @@
+"""Steps: a pure function on one key, with its inverse and what it needs to know beside it.
+
+A step that streamgeo provides is made by a registered factory, so it prints as the call that made it, compares
+by its parameters, pickles, and saves to JSON by name and parameters (never by code).
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache, partial, wraps
+from importlib import import_module
+from typing import Any, ParamSpec
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from streamgeo.errors import InverseError, StepError
+from streamgeo.grid import Grid
+from streamgeo.window import Window
+
+Array = NDArray[Any]
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What a step needs around a pixel to compute it: a margin in pixels, or the whole scene (None)."""
+
+    margin: int | None
+
+    def __repr__(self) -> str:
+        names: dict[int | None, str] = {0: "POINT", None: "SCENE"}
+        return names.get(self.margin, f"halo({self.margin})")
+
+
+POINT = Reach(0)
+SCENE = Reach(None)
+
+
+def halo(pixels: int) -> Reach:
+    """The reach of a step that looks ``pixels`` to each side, such as a filter with a small kernel."""
+    if pixels < 0:
+        raise StepError(f"halo: {pixels} pixels is negative; give 0 or more")
+    return Reach(int(pixels))
+
+
+@dataclass(frozen=True)
+class Moves:
+    """What a step that moves pixels does to the grid, and where the pixels of a window come from.
+
+    Attributes:
+        grid: Grid of the input to Grid of the output.
+        source: (window of the output, Grid of the input) to the window of the input that holds its pixels.
+        cut: the forward function for pixels that ``source`` has already picked; None means forward itself.
+    """
+
+    grid: Callable[[Grid], Grid]
+    source: Callable[[Window, Grid], Window] | None = None
+    cut: Callable[..., Any] | None = None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a step's functions may ask for by keyword name.
+
+    ``grid`` is the grid of the input, for the inverse too: there it is the grid that the result of the inverse
+    is to lie on. Where a model changed the resolution by a factor, that grid has the factor as well.
+    """
+
+    grid: Grid | None = None
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    rng: np.random.Generator | None = None
+    residual: Array | None = None
+
+
+_KNOWN = ("grid", "attrs", "rng", "residual")
+
+
+@lru_cache(maxsize=1024)
+def _wants(f: Callable[..., Any]) -> frozenset[str]:
+    """Which of the context's names a function asks for by keyword."""
+    try:
+        parameters = inspect.signature(f).parameters
+    except (TypeError, ValueError):  # numpy ufuncs and other builtins have no signature
+        return frozenset()
+    bound = set(f.keywords) if isinstance(f, partial) else set()
+    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    first = next(iter(parameters), None)
+    return frozenset(
+        name
+        for name in _KNOWN
+        if name in parameters and parameters[name].kind in kinds and name not in bound and name != first
+    )
+
+
+def wants(f: Callable[..., Any]) -> frozenset[str]:
+    """Which of ``grid``, ``attrs``, ``rng`` and ``residual`` a function asks for by keyword name."""
+    try:
+        return _wants(f)
+    except TypeError:  # an unhashable callable
+        return _wants.__wrapped__(f)
+
+
+def _call(f: Callable[..., Any], x: Any, context: Context, operation: str) -> Any:
+    names = wants(f)
+    kwargs = {name: getattr(context, name) for name in names}
+    for name in ("grid", "rng", "residual"):
+        if name in kwargs and kwargs[name] is None and not _optional(f, name):
+            raise StepError(f"{operation}: it asks for {name!r}, and there is none here ({_REMEDY[name]})")
+    return f(x, **kwargs)
+
+
+def _optional(f: Callable[..., Any], name: str) -> bool:
+    return inspect.signature(f).parameters[name].default is not inspect.Parameter.empty
+
+
+_REMEDY = {
+    "grid": "give grid=, or use the step in a chain whose key was opened from a file",
+    "rng": "give rng=numpy.random.default_rng(...), or use the step in a chain",
+    "residual": "pass what forward returned beside its value as residual=",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A forward function on an array, its inverse, and its reach.
+
+    Args:
+        forward: array to array. It may ask by keyword name for ``grid`` (of the very window it is given),
+            ``attrs`` (the file's header), and ``rng`` (depends on seed, epoch and sample index only).
+        inverse: array to array, or None. If it asks for ``residual``, forward must return a pair
+            ``(value, residual)``, and the inverse gets that residual (a numpy array) back.
+        reach: ``POINT``, ``halo(n)`` or ``SCENE``: what forward needs around a pixel.
+        grid: what it does to the Grid, when it changes the shape or moves pixels (Grid to Grid).
+        dtype: dtype that it returns for a dtype that it is given; by default floats stay as they are and
+            integers become float32.
+        lossy: what cannot be restored. A lossy step may still have an inverse that restores the rest.
+
+    >>> double = Step(partial(np.multiply, 2.0), partial(np.multiply, 0.5), reach=POINT)
+    >>> double(np.ones(2, np.float32)).tolist(), double.undo(np.ones(2)).tolist()
+    ([2.0, 2.0], [0.5, 0.5])
+    """
+
+    forward: Callable[..., Any]
+    inverse: Callable[..., Any] | None = None
+    reach: Reach = SCENE
+    moves: Moves | None = None
+    dtype: Callable[[np.dtype[Any]], DTypeLike] | None = None
+    lossy: str | None = None
+    name: str | None = None
+    args: tuple[Any, ...] = ()
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def __init__(
+        self,
+        forward: Callable[..., Any],
+        inverse: Callable[..., Any] | None = None,
+        *,
+        reach: Reach = SCENE,
+        grid: Callable[[Grid], Grid] | Moves | None = None,
+        dtype: Callable[[np.dtype[Any]], DTypeLike] | None = None,
+        lossy: str | None = None,
+    ) -> None:
+        for what, f in (("forward", forward), ("inverse", inverse)):
+            if f is not None and not callable(f):
+                raise StepError(f"Step: {what}={f!r} is not a function")
+        if not isinstance(reach, Reach):
+            raise StepError(f"Step: reach={reach!r} must be sg.POINT, sg.halo(n) or sg.SCENE")
+        moves = Moves(grid) if grid is not None and not isinstance(grid, Moves) else grid
+        values: dict[str, Any] = dict(forward=forward, inverse=inverse, reach=reach, moves=moves, dtype=dtype, lossy=lossy,
+                      name=None, args=(), params={})  # fmt: skip
+        for key, value in values.items():
+            object.__setattr__(self, key, value)
+
+    # -- use --------------------------------------------------------------------------------------------
+
+    def __call__(self, x: Any, **context: Any) -> Any:
+        """Forward value of an array; ``context`` gives ``grid``, ``attrs`` or ``rng`` where it asks for them."""
+        return self.apply(x, Context(**context))[0]
+
+    def undo(self, y: Any, **context: Any) -> Any:
+        """Inverse value of an array; ``context`` gives ``grid``, ``attrs``, ``rng`` or ``residual``."""
+        return self.invert(y, Context(**context))
+
+    def apply(self, x: Any, context: Context) -> tuple[Any, Array | None]:
+        """Forward value and residual (None for a step whose inverse needs none)."""
+        value = _call(self.forward, x, context, self.label)
+        residual = None
+        if self.keeps_residual:
+            if not (isinstance(value, tuple) and len(value) == 2):
+                raise StepError(
+                    f"{self.label}: its inverse asks for a residual, so forward must return (value, residual); "
+                    f"it returned {type(value).__name__}"
+                )
+            value, residual = value[0], np.asarray(value[1])
+        return self._array(value), residual
+
+    def invert(self, y: Any, context: Context) -> Any:
+        """Inverse value.
+
+        Raises:
+            InverseError: when the step has no inverse.
+        """
+        return self._array(_call(self.need_inverse(), y, context, f"inverse of {self.label}"))
+
+    def need_inverse(self) -> Callable[..., Any]:
+        """The inverse function, or an InverseError that names the step."""
+        if self.inverse is None:
+            lost = f" (it loses {self.lossy})" if self.lossy else ""
+            raise InverseError(
+                f"{self.label} has no inverse{lost}; give one with key_transform(..., inverse=...), "
+                "or pass inverse= to predict"
+            )
+        return self.inverse
+
+    def _array(self, value: Any) -> Any:
+        if isinstance(value, np.ma.MaskedArray):
+            raise StepError(
+                f"{self.label} returned a masked array; return .filled(numpy.nan) or keep the mask as a key"
+            )
+        if hasattr(value, "unit") and hasattr(value, "to_value"):
+            raise StepError(f"{self.label} returned a Quantity; return .to_value(unit)")
+        array = np.asarray(value)
+        if value is None or array.dtype.kind in "OV":
+            raise StepError(
+                f"{self.label} returned {type(value).__name__}; a step must return an array of numbers"
+            )
+        return array
+
+    # -- what is known without running ------------------------------------------------------------------
+
+    @property
+    def keeps_residual(self) -> bool:
+        """Whether the inverse needs what forward saw."""
+        return self.inverse is not None and "residual" in wants(self.inverse)
+
+    @property
+    def asks(self) -> frozenset[str]:
+        """What forward asks for by keyword name."""
+        return wants(self.forward)
+
+    @property
+    def random(self) -> bool:
+        """Whether it draws random numbers."""
+        return "rng" in self.asks
+
+    def grid_after(self, grid: Grid) -> Grid:
+        """Grid of the output for a grid of the input."""
+        return self.moves.grid(grid) if self.moves else grid
+
+    def dtype_after(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
+        """Dtype of the output for a dtype of the input."""
+        if self.dtype is not None:
+            return np.dtype(self.dtype(dtype))
+        return dtype if dtype.kind in "fc" else np.dtype(np.float32)
+
+    def replaced(self, *, inverse: Any, reach: Reach) -> Step:
+        """The same forward with another inverse or reach; no longer what its factory made."""
+        return Step(self.forward, inverse, reach=reach, grid=self.moves, dtype=self.dtype, lossy=self.lossy)
+
+    # -- name, repr, equality, JSON ---------------------------------------------------------------------
+
+    @property
+    def label(self) -> str:
+        """Short name for messages."""
+        return self.name or function_name(self.forward)
+
+    def __repr__(self) -> str:
+        if self.name:
+            shown = [literal(a) for a in self.args] + [f"{k}={literal(v)}" for k, v in self.params.items()]
+            return f"sg.{self.name}({', '.join(shown)})"
+        inverse = f", inverse={function_name(self.inverse)}" if self.inverse else ""
+        return f"Step({function_name(self.forward)}{inverse}, reach={self.reach})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Step):
+            return NotImplemented
+        if self.name or other.name:
+            return self.name == other.name and self.to_json() == other.to_json()
+        mine, theirs = ((function_key(s.forward), function_key(s.inverse), s.reach) for s in (self, other))
+        return mine == theirs
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.reach))
+
+    def to_json(self) -> str:
+        """Name and parameters as JSON text; :func:`step_from_json` builds the step again.
+
+        Raises:
+            StepError: for a step that no registered factory made.
+        """
+        if not self.name:
+            raise StepError(
+                f"{self.label}: only registered steps save to JSON; decorate the function that makes it with "
+                '@sg.register("name")'
+            )
+        params = {key: _encode(value) for key, value in self.params.items()}
+        return json.dumps({"step": self.name, "args": [_encode(a) for a in self.args], "params": params})
+
+
+def as_step(f: Any, *, inverse: Any = None, reach: Reach | None = None) -> Step:
+    """A step from a step or from a plain function.
+
+    Raises:
+        StepError: when ``f`` is neither, or a step is given an inverse or a reach that it has already.
+    """
+    if isinstance(f, Step):
+        if inverse is not None:
+            return f.replaced(inverse=inverse, reach=reach or f.reach)
+        return f.replaced(inverse=f.inverse, reach=reach) if reach is not None else f
+    if not callable(f):
+        raise StepError(f"key_transform: {f!r} is neither a step nor a function")
+    return Step(f, inverse, reach=reach or SCENE)
+
+
+REGISTRY: dict[str, Callable[..., Step]] = {}
+
+
+def register(name: str) -> Callable[[Callable[P, Any]], Callable[P, Any]]:
+    """Decorate a factory of steps, so that what it makes prints, compares and saves by name and parameters.
+
+    >>> @register("doctest_shift")
+    ... def shift(by: float):
+    ...     return Step(partial(np.add, by), partial(np.add, -by), reach=POINT)
+    >>> step_from_json(shift(by=2.0).to_json()) == shift(2.0)
+    True
+    """
+
+    def decorate(factory: Callable[P, Any]) -> Callable[P, Any]:
+        signature = inspect.signature(factory)
+
+        @wraps(factory)
+        def make(*args: P.args, **kwargs: P.kwargs) -> Any:
+            try:
+                bound = signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise StepError(f"{name}: {error}; it takes {signature}") from None
+            step = factory(*args, **kwargs)
+            rest: tuple[Any, ...] = ()
+            params: dict[str, Any] = {}
+            for key, value in bound.arguments.items():
+                kind = signature.parameters[key].kind
+                if kind is inspect.Parameter.VAR_POSITIONAL:
+                    rest = tuple(value)
+                elif kind is inspect.Parameter.VAR_KEYWORD:
+                    params.update(value)
+                else:
+                    params[key] = value
+            for key, value in (("name", name), ("args", rest), ("params", params)):
+                object.__setattr__(step, key, value)
+            return step
+
+        REGISTRY[name] = make
+        return make
+
+    return decorate
+
+
+def step_from_json(text: str) -> Step:
+    """Build a step again from what :meth:`Step.to_json` gave.
+
+    Raises:
+        StepError: when the text is not a step, or no registered factory has that name.
+    """
+    try:
+        content = json.loads(text)
+        name, args, params = content["step"], content.get("args", []), content["params"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StepError(f"step_from_json: not the JSON of a step ({error})") from None
+    if name not in REGISTRY:
+        import_module("streamgeo.catalog")
+    if name not in REGISTRY:
+        raise StepError(
+            f"step_from_json: no step is registered as {name!r}; import the module that registers it"
+        )
+    made = REGISTRY[name](
+        *[_decode(a) for a in args], **{key: _decode(value) for key, value in params.items()}
+    )
+    assert isinstance(made, Step)
+    return made
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, slice):
+        return {"slice": [value.start, value.stop]}
+    if hasattr(value, "to_value") and hasattr(value, "unit"):
+        return {"quantity": _encode(np.asarray(value.value)[()]), "unit": str(value.unit)}
+    if isinstance(value, Window):
+        return {"window": {k: [s.start, s.stop] for k, s in value.items()}}
+    if isinstance(value, Step):
+        return {"step": json.loads(value.to_json())}
+    if isinstance(value, np.ndarray):
+        return {"array": value.tolist(), "dtype": value.dtype.str}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic)):
+        return np.dtype(value).name  # so that cast(np.float16) and cast("float16") are one step
+    if isinstance(value, (list, tuple)):
+        return [_encode(v) for v in value]
+    if isinstance(value, Mapping):
+        return {"map": [[_encode(k), _encode(v)] for k, v in value.items()]}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise StepError(f"a parameter of type {type(value).__name__} cannot be saved to JSON")
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decode(v) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if "slice" in value:
+        return slice(*value["slice"])
+    if "quantity" in value:
+        from astropy.units import Quantity
+
+        return Quantity(_decode(value["quantity"]), value["unit"])
+    if "window" in value:
+        return Window({k: tuple(v) for k, v in value["window"].items()})
+    if "array" in value:
+        return np.array(value["array"], dtype=value["dtype"])
+    if "step" in value:
+        return step_from_json(json.dumps(value["step"]))
+    return {_decode(k): _decode(v) for k, v in value["map"]}
+
+
+def literal(value: Any) -> str:
+    """Text that builds a parameter again."""
+    if isinstance(value, slice):
+        return f"slice({value.start}, {value.stop})"
+    if hasattr(value, "to_value") and hasattr(value, "unit"):
+        return f"Quantity({np.asarray(value.value).tolist()!r}, {str(value.unit)!r})"
+    if isinstance(value, Window):
+        return f"sg.{value!r}"
+    if isinstance(value, np.ndarray):
+        return f"np.array({value.tolist()!r}, {value.dtype.str!r})".replace("nan", "np.nan").replace(
+            "inf", "np.inf"
+        )
+    if isinstance(value, np.generic):
+        return repr(value.item())
+    if isinstance(value, type) and issubclass(value, np.generic):
+        return repr(np.dtype(value).name)
+    if isinstance(value, np.dtype):
+        return repr(value.name)
+    return repr(value)
+
+
+def function_name(f: Any) -> str:
+    """A readable name of any callable, with the parameters of a partial."""
+    if isinstance(f, partial):
+        inner = ", ".join([*map(repr, f.args), *(f"{k}={v!r}" for k, v in f.keywords.items())])
+        return f"partial({function_name(f.func)}, {inner})"
+    return getattr(f, "__qualname__", None) or getattr(f, "__name__", None) or repr(f)
+
+
+def function_key(f: Any) -> Any:
+    """What two callables are compared by: partials by function and parameters."""
+    if isinstance(f, partial):
+        return ("partial", function_key(f.func), repr(f.args), repr(sorted(f.keywords.items())))
+    return f
+
+
+def in_unit(value: Any, unit: str, what: str) -> float:
+    """A plain float in ``unit`` from a number (taken to be in that unit) or an astropy Quantity.
+
+    Raises:
+        StepError: when the unit cannot be converted, or the value is not a finite number.
+    """
+    if hasattr(value, "to_value"):
+        try:
+            value = value.to_value(unit)
+        except Exception as error:
+            raise StepError(f"{what}: {value} cannot be given in {unit} ({error})") from None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise StepError(f"{what}: {value!r} is not a number in {unit}") from None
+    if not np.isfinite(number):
+        raise StepError(f"{what}: {number} is not finite")
+    return number

@@ -1,0 +1,231 @@
+"""The way back of one key: which inverses, in which order, and on which grids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgeo.errors import InverseError, StepError
+from streamgeo.grid import Grid, plain_grid
+from streamgeo.links import Batch, Edit, Expand, Map, Node
+from streamgeo.openers import Opener
+from streamgeo.plan import Place, StepScene, grid_of_window, naming, residual_key
+from streamgeo.scene import ArrayScene, Scene
+from streamgeo.step import Context, Step, wants
+from streamgeo.steps.patch import Patch
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step that a key went through: its number in the chain, and the key's name after it."""
+
+    step: Step
+    number: int
+    key: str
+
+
+@dataclass
+class WayBack:
+    """The stages of one key, by where they stand; each list is in the order of the chain."""
+
+    key: str
+    opened: bool = False
+    scene: list[Stage] = field(default_factory=list)  # before patch
+    patch: Patch | None = None
+    sample: list[Stage] = field(default_factory=list)  # after patch
+    batch: list[Stage] = field(default_factory=list)  # after batch
+    batches: int = 0
+
+
+def way_back(node: Node, key: str, *, check: bool = True) -> WayBack:
+    """The stages that ``key`` went through.
+
+    Raises:
+        InverseError: when ``check`` and one of them has no inverse.
+    """
+    stages: list[tuple[Node, str]] = []
+    found = key
+    for link in reversed(node.path):
+        if isinstance(link, Map | Expand) and found in link.outputs:
+            stages.append((link, found))
+            found = link.keys[link.outputs.index(found)]
+        elif isinstance(link, Edit) and link.renames and found == link.renames[1]:
+            found = link.renames[0]
+        elif isinstance(link, Edit) and (link.touches is None or found in link.touches):
+            if check:
+                raise InverseError(
+                    f"{link.text()[1:]} has no inverse for {key!r}; use key_transform with inverse=, say which keys "
+                    "it changes with keys=, or pass inverse= to predict"
+                )
+        elif isinstance(link, Batch):
+            stages.append((link, found))
+    way = WayBack(key)
+    for link, name in reversed(stages):
+        _place(way, link, name, check)
+    if way.patch is None and not way.opened:
+        way.sample, way.scene = [*way.scene, *way.sample], []
+    return way
+
+
+def _place(way: WayBack, link: Node, name: str, check: bool) -> None:
+    if isinstance(link, Batch):
+        way.batches += 1
+    elif isinstance(link, Expand):
+        way.patch = link.step
+        way.scene, way.sample = [*way.scene, *way.sample], []
+    elif isinstance(link, Map):
+        if isinstance(link.step, Opener):
+            way.opened = True
+            return
+        if check:
+            link.step.need_inverse()
+        stage = Stage(link.step, link.depth, name)
+        (way.batch if way.batches else way.scene if way.patch is None else way.sample).append(stage)
+
+
+# -- what a model did to the shape ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How the output of a model relates to the grid it was computed on.
+
+    ``scale`` is the factor by dim; ``added`` are new leading dims with their sizes; ``dropped`` are dims that
+    are gone; ``resized`` are dims that were not cut and have another size, such as bands.
+    """
+
+    scale: Mapping[str, Fraction] = field(default_factory=dict)
+    added: tuple[tuple[str, int], ...] = ()
+    dropped: tuple[str, ...] = ()
+    resized: Mapping[str, int] = field(default_factory=dict)
+
+    def grid(self, grid: Grid) -> Grid:
+        """The grid of the output for a grid of the input."""
+        factors = {
+            dim: float(1 / factor) for dim, factor in self.scale.items() if dim in grid.dims and factor != 1
+        }
+        grid = grid.coarsen(**factors) if factors else grid
+        gone = [dim for dim in self.dropped if dim in grid.dims]
+        grid = grid.drop(*gone) if gone else grid
+        changed = {dim: size for dim, size in self.resized.items() if dim in grid.dims}
+        grid = grid.resize(**changed) if changed else grid
+        for name, size in reversed(self.added):
+            grid = grid.insert(0, name, size)
+        return grid
+
+
+def fit(
+    shape: Sequence[int], dims: Sequence[str], sizes: Sequence[int], cut: Sequence[str], what: str
+) -> Fit:
+    """What a model did: ``shape`` came out where ``dims`` with ``sizes`` went in and ``cut`` were patched.
+
+    With as many dims as before they correspond one to one. Else the last ones are those that were cut, the
+    others are new (``band``) or gone.
+
+    Raises:
+        StepError: when the shapes cannot be brought together.
+    """
+    came = f"{what}: the model returned shape {tuple(shape)} for {dict(zip(dims, sizes))}"
+    kept = list(dims)
+    added: tuple[tuple[str, int], ...] = ()
+    dropped: tuple[str, ...] = ()
+    if len(shape) != len(dims):
+        kept = [dim for dim in dims if dim in cut]
+        if list(dims[len(dims) - len(kept) :]) != kept or len(shape) < len(kept):
+            raise StepError(
+                f"{came}; the patched dims {tuple(cut)} must come last when the number of dims changes"
+            )
+        dropped = tuple(dim for dim in dims if dim not in cut)
+        names = ["band", *(f"band_{i}" for i in range(2, len(shape)))]
+        added = tuple(zip(names, (int(size) for size in shape[: len(shape) - len(kept)])))
+        shape = shape[len(shape) - len(kept) :]
+    before = dict(zip(dims, sizes))
+    scale: dict[str, Fraction] = {}
+    resized: dict[str, int] = {}
+    for dim, size in zip(kept, shape):
+        if dim not in cut:
+            if size != before[dim]:
+                resized[dim] = int(size)
+            continue
+        factor = Fraction(int(size), int(before[dim]))
+        if not factor or (factor.denominator != 1 and factor.numerator != 1):
+            raise StepError(f"{came}; {dim} may change by a whole factor only, not by {factor}")
+        scale[dim] = factor
+    return Fit(scale, added, dropped, resized)
+
+
+# -- undoing ----------------------------------------------------------------------------------------------
+
+
+def undo_sample(way: WayBack, values: Array, place: Place | None, residuals: Mapping[str, Array]) -> Array:
+    """The inverses of the steps after patch (or of all steps on a plain array), last to first."""
+    if not way.sample:
+        return values
+    grids = [grid_of_window(place.scene, place.window) if place is not None else plain_grid(values.shape)]
+    for stage in way.sample:
+        grids.append(stage.step.grid_after(grids[-1]))
+    adapt = fit(values.shape, grids[-1].dims, grids[-1].shape, grids[-1].spatial, way.key)
+    attrs = place.scene.attrs if place is not None else {}
+    for stage, grid in zip(reversed(way.sample), reversed(grids[:-1])):
+        residual = residuals.get(residual_key(stage.key, stage.number))
+        with naming(f"inverse of {stage.step.label}", file=place.scene.name if place else None):
+            values = stage.step.invert(values, Context(adapt.grid(grid), attrs, None, residual))
+    return values
+
+
+def undo_batch(way: WayBack, values: Array, residuals: Mapping[str, Array]) -> Array:
+    """The inverses of the steps on whole batches, last to first."""
+    for stage in reversed(way.batch):
+        residual = residuals.get(residual_key(stage.key, stage.number))
+        with naming(f"inverse of {stage.step.label}"):
+            values = stage.step.invert(values, Context(None, {}, None, residual))
+    return values
+
+
+def undo_scene(way: WayBack, values: Array, place: Place, adapt: Fit) -> Scene:
+    """The inverses of the steps before patch, last to first, and the finished scene."""
+    scene = place.scene
+    while isinstance(scene, StepScene):
+        step, parent = scene.step, scene.parent
+        with naming(f"inverse of {step.label}", file=scene.name):
+            asks = wants(step.need_inverse())
+            context = Context(
+                adapt.grid(parent.grid) if "grid" in asks else None,
+                scene.attrs,
+                scene.draw.generator() if "rng" in asks else None,
+                scene.residual() if step.keeps_residual else None,
+            )
+            values = step.invert(values, context)
+        scene = parent
+    if not way.opened:
+        for stage in reversed(way.scene):
+            residual = place.residuals.get(residual_key(stage.key, stage.number))
+            with naming(f"inverse of {stage.step.label}", file=scene.name):
+                values = stage.step.invert(values, Context(plain_grid(values.shape), {}, None, residual))
+    grid = adapt.grid(scene.grid) if way.opened else plain_grid(values.shape)
+    if grid.shape != values.shape:
+        raise StepError(
+            f"predict: {scene.name} came back with shape {values.shape}, but its grid has {grid.shape}; an inverse "
+            "step changed the shape without saying so"
+        )
+    return ArrayScene(values, grid, scene.template, name=scene.name, files=scene.files)
+
+
+def undo_given(steps: Sequence[Step], values: Array, place: Place, adapt: Fit, way: WayBack) -> Scene:
+    """The inverses of steps that the user gave, on the grid of the scene."""
+    grid = adapt.grid(place.scene.grid)
+    for step in reversed(steps):
+        with naming(f"inverse of {step.label}", file=place.scene.name):
+            values = step.invert(values, Context(grid, place.scene.attrs))
+    if values.shape != grid.shape:
+        grid = fit(values.shape, grid.dims, grid.shape, grid.spatial, "inverse=").grid(grid)
+    return ArrayScene(
+        np.asarray(values), grid, place.scene.template, name=place.scene.name, files=place.scene.files
+    )

@@ -1,0 +1,179 @@
+"""The engine: order, errors, ends, forks; each guard of it by a case that failed without."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from streamgeo.engine import Engine
+
+ROOT = Path(__file__).parents[1]
+
+
+def give(value: int) -> int:
+    time.sleep((value * 7919 % 5) / 2000)  # so that threads overtake each other
+    return value
+
+
+def numbers(count: int) -> Iterator[Callable[[], int]]:
+    return (partial(give, i) for i in range(count))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("size", [1, 2, 64])
+@pytest.mark.parametrize("count", [0, 1, 3, 50])
+def test_order_is_kept(count: int, size: int, threads: int) -> None:
+    assert list(Engine(numbers(count), size, threads)) == list(range(count))
+
+
+def test_any_value_comes_through() -> None:
+    values = [np.array([1], ">f8"), np.array(["a"]), None, {"a": 1}, np.float16(2), 1 + 2j]
+    tasks = (partial(lambda v: v, v) for v in values)
+    assert [a is b for a, b in zip(Engine(tasks, 2, 2), values, strict=True)] == [True] * len(values)
+
+
+def fail(error: type[BaseException]) -> int:
+    raise error("no")
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_an_error_comes_at_its_turn_and_the_rest_after_it(error: type[BaseException]) -> None:
+    tasks = [partial(give, 0), partial(fail, error), partial(give, 2)]
+    engine = Engine(iter(tasks), 2, 2)
+    assert next(engine) == 0
+    with pytest.raises(error):
+        next(engine)
+    assert list(engine) == [2]
+
+
+def test_stop_iteration_in_a_task_does_not_end_the_epoch() -> None:
+    engine = Engine(iter([partial(fail, StopIteration), partial(give, 1)]), 2, 1)
+    with pytest.raises(RuntimeError):
+        next(engine)
+    assert next(engine) == 1
+
+
+def test_an_error_while_drawing_tasks_is_raised_after_what_was_drawn() -> None:
+    def tasks() -> Iterator[Callable[[], int]]:
+        yield partial(give, 0)
+        raise OSError("gone")
+
+    engine = Engine(tasks(), 4, 2)
+    assert next(engine) == 0
+    with pytest.raises(OSError, match="gone"):
+        next(engine)
+
+
+def test_no_more_than_size_and_threads_are_ahead() -> None:
+    begun = []
+
+    def task(i: int) -> int:
+        begun.append(i)
+        return i
+
+    engine = Engine((partial(task, i) for i in range(1000)), 4, 2)
+    for _ in range(10):
+        next(engine)
+    time.sleep(0.2)
+    assert len(begun) <= 10 + 2 * 4 + 2
+    engine.close()
+
+
+def test_close_is_idempotent_and_ends() -> None:
+    engine = Engine(numbers(10**9), 4, 2)
+    next(engine)
+    engine.close()
+    engine.close()
+    assert list(engine) == []
+
+
+def test_abandoned_engines_leave_no_threads() -> None:
+    before = len(os.listdir("/proc/self/task")) if Path("/proc/self/task").is_dir() else None
+    for _ in range(50):
+        next(Engine(numbers(10**9), 4, 2))
+    if before is not None:
+        assert len(os.listdir("/proc/self/task")) <= before
+
+
+def test_two_threads_may_read_one_engine() -> None:
+    engine, seen = Engine(numbers(200), 4, 2), []
+    readers = [threading.Thread(target=lambda: seen.extend(engine)) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    assert sorted(seen) == list(range(200))
+
+
+PROGRAM = """
+import os, signal, sys, threading, time
+from functools import partial
+from streamgeo.engine import Engine
+def give(i):
+    time.sleep(0.005)
+    return i
+engine = Engine((partial(give, i) for i in range(10**9)), 8, 4)
+next(engine); next(engine)
+"""
+ENDS = {
+    "falls off the end": ("", 0),
+    "sys.exit": ("sys.exit(3)", 3),
+    "exception": ("raise ValueError('x')", 1),
+    "break": ("for x in engine: break", 0),
+    "del": ("del engine", 0),
+    "interrupt": (
+        "threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()\nfor x in engine: pass",
+        -signal.SIGINT,
+    ),
+    "interrupt caught": (
+        "threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "try:\n    for x in engine: pass\nexcept KeyboardInterrupt: sys.exit(5)",
+        5,
+    ),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_every_end_is_clean(end: str) -> None:
+    code, expected = ENDS[end]
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", PROGRAM + code], cwd=ROOT, timeout=30, capture_output=True)
+        assert done.returncode in (expected, 128 - expected if expected < 0 else expected), done.stderr.decode()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("end", ENDS)
+def test_every_end_is_clean_fifty_times(end: str) -> None:
+    code, expected = ENDS[end]
+    for _ in range(50):
+        done = subprocess.run([sys.executable, "-c", PROGRAM + code], cwd=ROOT, timeout=30, capture_output=True)
+        assert done.returncode in (expected, 128 - expected if expected < 0 else expected), done.stderr.decode()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_both_sides_of_a_fork_get_the_rest() -> None:
+    code = PROGRAM.replace("range(10**9)", "range(40)") + textwrap.dedent("""
+        child = os.fork()
+        rest = list(engine)
+        assert rest == list(range(2, 40)), rest
+        if child:
+            pid, status = os.waitpid(child, 0)
+            sys.exit(os.waitstatus_to_exitcode(status))
+        more = list(Engine((partial(give, i) for i in range(9)), 4, 4))
+        assert more == list(range(9))
+        sys.exit(0)
+    """)
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
