@@ -59,7 +59,8 @@ class Grid:
     Grids are immutable; every method returns a new one. Build one with :meth:`of`, or take it from a scene.
     Pixel positions count from the centre of the first pixel; coordinates are float64 throughout.
 
-    >>> g = Grid.of(("y", "x"), (100, 200), GeoLocator((30.0, 0, 500000.0, 0, -30.0, 4100000.0), "EPSG:32633"))
+    >>> utm = GeoLocator((30.0, 0, 500000.0, 0, -30.0, 4100000.0), "EPSG:32633")
+    >>> g = Grid.of(("y", "x"), (100, 200), utm)
     >>> g.crop(Window(y=(10, 20), x=(0, 50))).pixel_to_world(y=0, x=0)["y"].item()
     4099685.0
     """
@@ -129,7 +130,7 @@ class Grid:
         """Grown by (before, after) pixels in the named dims; one number means the same on both sides."""
         box: dict[str, tuple[int, int]] = {}
         for dim, margin in margins.items():
-            before, after = (margin, margin) if isinstance(margin, int) else margin
+            before, after = (margin, margin) if isinstance(margin, (int, np.integer)) else margin
             box[dim] = (-before, self.axis(dim).size + after)
         return self.crop(Window(box))
 
@@ -175,12 +176,16 @@ class Grid:
 
     def insert(self, position: int, name: str, size: int) -> Grid:
         """With a new axis that has no coordinates, such as bands."""
+        if name in self.dims:
+            raise GridError(f"insert: there is a dim {name!r} already; the dims are {self.dims}")
         axes = list(self.axes)
         axes.insert(position, Axis(name, int(size), located=False))
         return replace(self, axes=tuple(axes))
 
     def resize(self, **sizes: int) -> Grid:
         """With another number of, say, bands: the named axes lose their tie to the file."""
+        for dim in sizes:
+            self.axis(dim)
         return replace(
             self,
             axes=tuple(
@@ -201,14 +206,14 @@ class Grid:
             GridError: without a locator, or when a dim that is needed is not given.
         """
         locator = self._located("pixel_to_world")
-        given = {dim: self.axis(dim).centres(value) for dim, value in pixels.items()}
+        given = {dim: self.axis(dim).centres(v) for dim, v in pixels.items() if self.axis(dim).located}
         for axis in self.axes:
             if axis.name not in given and axis.size == 1 and axis.located:
                 given[axis.name] = axis.centres(0.0)
         if not isinstance(locator, CoordLocator):
             for dim in locator.dims:
-                if dim not in given and dim not in self.dims:
-                    given[dim] = np.zeros(())  # an axis that was indexed away: its first pixel
+                if dim not in given and (dim not in self.dims or not self.axis(dim).located):
+                    given[dim] = np.zeros(())  # an axis that was indexed away or resized: its first pixel
                 if dim not in given:
                     raise GridError(f"pixel_to_world: give {dim}= as well; the dims are {self.dims}")
         names = tuple(given)
@@ -222,7 +227,8 @@ class Grid:
             pixels = locator.pixel({name: np.asarray(value, np.float64) for name, value in world.items()})
         except KeyError as error:
             raise GridError(f"world_to_pixel: give {error.args[0]}= as well") from None
-        return {dim: self.axis(dim).index(value) for dim, value in pixels.items() if dim in self.dims}
+        kept = {axis.name: axis for axis in self.axes if axis.located}
+        return {dim: kept[dim].index(value) for dim, value in pixels.items() if dim in kept}
 
     @property
     def bounds(self) -> Bounds:
@@ -264,22 +270,25 @@ class Grid:
     def _located(self, operation: str) -> Locator:
         if self.locator is None:
             raise GridError(f"{operation}: this grid ({', '.join(self.dims)}) has no georeference")
+        if self._lost:
+            raise GridError(f"{operation}: {self._lost[0]} was given another size, so it has no georeference")
         return self.locator
+
+    @property
+    def _lost(self) -> list[str]:
+        spatial = self.locator.spatial if self.locator is not None else ()
+        return [axis.name for axis in self.axes if axis.name in spatial and not axis.located]
 
     # -- in the terms of each library -------------------------------------------------------------------
 
     @property
     def affine(self) -> tuple[float, float, float, float, float, float]:
-        """The six coefficients (a, b, c, d, e, f) from pixel corners (col, row) to (x, y), as rasterio has it."""
+        """The six coefficients (a, b, c, d, e, f) from pixel corners (col, row) to (x, y), as in rasterio."""
         locator = self._located("affine")
         if not isinstance(locator, GeoLocator):
             raise GridError("affine: this grid is located by " + type(locator).__name__)
-        ya, xa = (self.axis(dim) for dim in locator.spatial)
-        a, b, c, d, e, f = locator.affine
-        return (
-            a * xa.step, b * ya.step, a * xa.origin + b * ya.origin + c,
-            d * xa.step, e * ya.step, d * xa.origin + e * ya.origin + f,
-        )  # fmt: skip
+        y, x = (self.axis(dim) for dim in locator.spatial)
+        return locator.view((y.origin, y.step), (x.origin, x.step))
 
     @property
     def crs(self) -> Any:
@@ -306,7 +315,7 @@ class Grid:
 
     @property
     def wcs(self) -> Any:
-        """A new ``astropy.wcs.WCS`` of this grid: CRPIX, CDELT and PC (or CD) follow crops, flips and scales."""
+        """A new ``astropy.wcs.WCS`` of this grid: CRPIX, CDELT, PC and CD follow crops, flips and scales."""
         locator = self._located("wcs")
         if not isinstance(locator, WcsLocator):
             raise GridError("wcs: this grid is located by " + type(locator).__name__)
@@ -315,7 +324,7 @@ class Grid:
         return view_wcs(locator.wcs, self.pixel_view())
 
     def pixel_view(self) -> list[tuple[float, float, int]]:
-        """(origin, step, size) for each FITS axis of a WCS grid, FITS axis 1 first; axes cut away have size 1."""
+        """(origin, step, size) by FITS axis of a WCS grid, FITS axis 1 first; axes cut away have size 1."""
         locator = self._located("pixel_view")
         view = []
         for dim in reversed(locator.dims):
@@ -331,6 +340,8 @@ class Grid:
         return tuple(c for c in (self._view(coord) for coord in self.locator.coords) if c is not None)
 
     def _view(self, coord: Coord) -> Coord | None:
+        if not coord.dims:
+            return coord
         axes = {a.name: a for a in self.axes}
         if any(dim in axes and not axes[dim].located for dim in coord.dims):
             return None
@@ -359,9 +370,13 @@ class Grid:
             return NotImplemented
         if self.dims != other.dims or self.shape != other.shape:
             return False
+        if self._lost or other._lost:  # no place, as without a locator
+            return self._lost == other._lost
         mine, theirs = self.locator, other.locator
         if isinstance(mine, GeoLocator) and isinstance(theirs, GeoLocator):
-            return self.crs == other.crs and _close(self.affine, other.affine, self.shape)
+            if not set(mine.spatial) <= set(self.dims):  # cut to a line, so there is no transform
+                return self.axes == other.axes and mine == theirs
+            return self.crs == other.crs and _close(self.affine, other.affine)
         if isinstance(mine, WcsLocator) and isinstance(theirs, WcsLocator):
             return bool(self.wcs.wcs.compare(other.wcs.wcs, tolerance=1e-9)) or self._same_world(other)
         if isinstance(mine, CoordLocator) and isinstance(theirs, CoordLocator):
@@ -372,7 +387,7 @@ class Grid:
     __hash__ = None  # type: ignore[assignment]
 
     def same_place(self, other: Grid, dims: Sequence[str]) -> bool:
-        """Whether the named dims have the same sizes and corners; a grid without georeference fits any of its size.
+        """Whether the named dims have the same sizes and corners; without georeference the sizes decide.
 
         Unlike ``==`` it lets the other dims differ, such as the bands of an image and its mask.
         """
@@ -404,9 +419,10 @@ class Grid:
         )
 
 
-def _close(a: Sequence[float], b: Sequence[float], shape: Sequence[int]) -> bool:
+def _close(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Transforms equal to 1e-9 of a pixel, and a few roundings of float64 where coordinates are large."""
     pixel = max(abs(v) for v in (a[0], a[1], a[3], a[4])) or 1.0
-    return all(abs(x - y) <= 1e-9 * max(pixel, abs(x)) for x, y in zip(a, b))
+    return all(abs(x - y) <= 1e-9 * pixel + 1e-15 * abs(x) for x, y in zip(a, b))
 
 
 def plain_grid(shape: Sequence[int]) -> Grid:

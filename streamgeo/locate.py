@@ -25,7 +25,7 @@ Pixels = Mapping[str, Floats]
 _WCS_LOCK = threading.RLock()  # wcslib keeps scratch state in the object
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class GeoLocator:
     """CRS and affine transform of the dims ``(y, x)``; ``crs`` is WKT, or None where the file has none.
 
@@ -40,6 +40,14 @@ class GeoLocator:
     def dims(self) -> tuple[str, ...]:
         """The dims that it locates."""
         return self.spatial
+
+    def view(
+        self, y: tuple[float, float], x: tuple[float, float]
+    ) -> tuple[float, float, float, float, float, float]:
+        """The affine transform of a view, given as (origin, step) in rows and in columns."""
+        a, b, c, d, e, f = self.affine
+        (y0, dy), (x0, dx) = y, x
+        return a * dx, b * dy, a * x0 + b * y0 + c, d * dx, e * dy, d * x0 + e * y0 + f
 
     def world(self, pixels: Pixels) -> dict[str, Floats]:
         """``x`` and ``y`` in the units of the CRS, at the pixel centres given."""
@@ -140,7 +148,7 @@ class Coord:
                     missing |= raw == value
         out = (raw.view(raw.dtype.str.replace("i", "u")) if unsigned else raw).astype(np.float64)
         out = out * float(np.float64(attrs.get("scale_factor", 1.0)))
-        out = out + float(np.float64(attrs.get("add_offset", 0.0)))
+        out = np.asarray(out + float(np.float64(attrs.get("add_offset", 0.0))))  # a scalar stays an array
         out[missing] = np.nan
         return out
 
@@ -157,7 +165,8 @@ class Coord:
         if not (self.numeric and other.numeric):
             return bool(np.array_equal(self.raw, other.raw))
         rtol = 1e-6 if np.float32 in (self.raw.dtype, other.raw.dtype) else 1e-12
-        return bool(np.allclose(self.values, other.values, rtol=rtol, atol=0, equal_nan=True))
+        near_zero = rtol * float(np.nanmax(np.abs(self.values), initial=0.0))
+        return bool(np.allclose(self.values, other.values, rtol=rtol, atol=near_zero, equal_nan=True))
 
 
 @dataclass(frozen=True, eq=False)

@@ -292,7 +292,7 @@ def naming(
         if index is not None:
             step = ""
         where = "".join(
-            f" {text}" for text in (f"of {file}" if file else "", repr(window) if window else "") if text
+            f" {text}" for text in (f"on {file}" if file else "", repr(window) if window else "") if text
         )
         says = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         head = f"sample {index}" if index is not None else f"{step} failed{where}"

@@ -76,8 +76,9 @@ def along_bands(values: Numbers, x: Array, what: str) -> Any:
         return values
     bands = x.shape[-3] if x.ndim >= 3 else None
     if bands != len(values):
+        found = "no bands" if bands is None else bands
         raise StepError(
-            f"{what}: {len(values)} numbers, one for each band, but axis -3 of shape {x.shape} has "
-            f"{'no bands' if bands is None else bands}; give one number, or transpose the bands to axis -3"
+            f"{what}: {len(values)} numbers, one for each band, but axis -3 of shape {x.shape} has {found}; "
+            "give one number, transpose the bands to axis -3, or give reach=sg.SCENE if patch cuts bands"
         )
     return np.array(values, x.dtype).reshape(-1, 1, 1)

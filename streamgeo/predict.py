@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ class Stitcher:
     blend: str = "mean"
     steps: Sequence[Step] | None = None
     pending: dict[int, _Pending] = field(default_factory=dict)
+    names: dict[str, int] = field(default_factory=dict)
 
     def put(self, values: Array, place: Place) -> Scene | None:
         """One prediction; the finished scene when it was the last one missing."""
@@ -67,8 +69,22 @@ class Stitcher:
     def finish(self, values: Array, place: Place, adapt: Fit) -> Scene:
         """The inverses of the steps before patch."""
         if self.steps is not None:
-            return undo_given(self.steps, values, place, adapt, self.way)
-        return undo_scene(self.way, values, place, adapt)
+            scene = undo_given(self.steps, values, place, adapt, self.way)
+        else:
+            scene = undo_scene(self.way, values, place, adapt)
+        scene.name = self._own_name(scene.name, place.index)
+        return scene
+
+    def _own_name(self, name: str, index: int) -> str:
+        """The name, with its folder or a number before it when another scene has the same file name already.
+
+        Files of one name from several folders, saved to one folder, must not replace each other.
+        """
+        path = Path(name)
+        for own in (path.name, f"{path.parent.name}_{path.name}", f"{index}_{path.parent.name}_{path.name}"):
+            if self.names.setdefault(own, index) == index:
+                break
+        return str(path.with_name(own))
 
     def close(self) -> None:
         """Raise for scenes that did not get all their patches."""
@@ -149,7 +165,8 @@ def _predict(node: Node, run: Run, model: Model, keys: Sequence[str], stitcher: 
         for number, task in enumerate(node.tasks(run)):
             with naming("", index=number):
                 item = task()
-                outputs = _outputs(model, finished(item), keys, stitcher.way, item)
+                sample = finished(item)
+            outputs = _outputs(model, sample, keys, stitcher.way, item)
             for part, values in outputs:
                 scene = stitcher.put(values, _place(part, stitcher.way, values))
                 if scene is not None:

@@ -217,6 +217,11 @@ class Step:
         return self.inverse
 
     def _array(self, value: Any) -> Any:
+        if isinstance(value, tuple):
+            raise StepError(
+                f"{self.label} returned a tuple; a step returns one array, or (value, residual) where its "
+                "inverse asks for residual= by keyword name"
+            )
         if isinstance(value, np.ma.MaskedArray):
             raise StepError(
                 f"{self.label} returned a masked array; return .filled(numpy.nan) or keep the mask as a key"

@@ -25,7 +25,7 @@ class Window(Mapping[str, slice]):
     Window(y=slice(10, 266), x=slice(512, 768))
 
     Raises:
-        GridError: for a step other than 1, an open end, or a stop before its start.
+        GridError: for a step other than 1, an open end, parts of pixels, or a stop before its start.
     """
 
     __slots__ = ("_box",)
@@ -102,7 +102,7 @@ class Window(Mapping[str, slice]):
         )
 
     def intersect(self, other: Window) -> Window:
-        """What both cover; empty (not negative) where they do not meet. Dims of ``other`` alone are ignored."""
+        """What both cover, empty where they do not meet. Dims that only ``other`` has are ignored."""
         out = {}
         for name, (lo, hi) in self._box.items():
             a, b = other._box.get(name, (lo, hi))
@@ -117,7 +117,7 @@ class Window(Mapping[str, slice]):
     def within(self, dims: Sequence[str], shape: Sequence[int]) -> bool:
         """Whether it lies wholly inside an array of ``shape`` with these ``dims``."""
         sizes = dict(zip(dims, shape, strict=True))
-        return all(0 <= lo and hi <= sizes[name] for name, (lo, hi) in self._box.items())
+        return all(lo >= 0 and hi <= sizes[name] for name, (lo, hi) in self._box.items())
 
     def relative_to(self, outer: Window) -> Window:
         """The same pixels counted from the start of ``outer``."""
@@ -143,6 +143,8 @@ def _bounds(name: str, value: Box) -> tuple[int, int]:
             raise GridError(f"window: {name}={value} must have a start, a stop and a step of 1")
         value = (value.start, value.stop)
     lo, hi = int(value[0]), int(value[1])
+    if (lo, hi) != (value[0], value[1]):
+        raise GridError(f"window: {name}={tuple(value)} must be whole pixels; round them first")
     if hi < lo:
         raise GridError(f"window: {name} stops at {hi}, before its start {lo}")
     return lo, hi

@@ -16,7 +16,8 @@ HEAVY = ("astropy", "sunpy", "rasterio", "netCDF4", "h5py", "odc", "pyproj", "ml
 # Imports go only towards the start of this list; modules of one room may not import each other, except that
 # a package's parts may import what stands in brackets before them.
 ROOMS = [
-    ["errors"], ["window"], ["locate"], ["fits_cards"], ["grid"], ["template"], ["chunks", "order"], ["step"],
+    ["errors"], ["window"], ["locate"], ["fits_cards", "fits_packing"], ["grid"], ["template"],
+    ["chunks", "order"], ["step"],
     ["sinks.beside"], ["sinks.fits", "sinks.geotiff", "sinks.netcdf", "sinks.hdf5", "sinks.numpy"], ["sinks"],
     ["scene"], ["sources.handles"], ["sources.cf"],
     ["sources.fits", "sources.geotiff", "sources.netcdf", "sources.hdf5", "sources.numpy", "sources.stack"],

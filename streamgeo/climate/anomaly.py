@@ -75,7 +75,8 @@ def _cut(field: Array, x: Array, grid: Grid | None, what: str) -> Array:
     if field.ndim == 0:
         return field.astype(x.dtype, copy=False)
     if grid is None:
-        if field.shape != x.shape[-field.ndim :]:
+        sizes = x.shape[-field.ndim :]
+        if len(sizes) != field.ndim or any(n not in (1, size) for n, size in zip(field.shape, sizes)):
             raise StepError(
                 f"climate.anomaly: {what} of shape {field.shape} does not fit an array of shape {x.shape}; "
                 "give grid=, so that it is known which part of it to take"

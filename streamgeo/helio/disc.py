@@ -117,8 +117,8 @@ def _earth_radius(date: str, what: str) -> float:
 class _Tangent:
     """Vectors towards the pixels of a TAN image: ``base + sum of per_axis[j] * (pixel[j] - crpix[j])``.
 
-    Parts towards Sun centre, solar west and solar north. ``crpix`` is 0-based here; ``per_axis`` has one row for
-    each FITS axis.
+    Parts towards Sun centre, solar west and solar north. ``crpix`` is 0-based here; ``per_axis`` has one row
+    for each FITS axis.
     """
 
     crpix: tuple[float, ...]

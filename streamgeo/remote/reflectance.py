@@ -20,7 +20,8 @@ def reflectance(scale: PerBand, offset: PerBand = 0.0) -> Step:
     the file declares it.
 
     Args:
-        scale, offset: one number for all, or a vector with one for each band, which applies to axis -3.
+        scale, offset: one number for all, or a vector with one for each band, which applies to axis -3
+            (a later ``patch`` must then leave that axis whole).
 
     NaN stays NaN, nothing is clipped. Floats keep their dtype, integers become float32; the inverse gives
     floats, not rounded to digital numbers.

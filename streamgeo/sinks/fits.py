@@ -249,7 +249,7 @@ def _place(header: Any, grid: Grid, template: Template) -> tuple[Any, list[str]]
     unmoved = template.carry.get("wcs") if own else None
     naxis = header.get("NAXIS", 0)
     if own and (locator.header if isinstance(locator, WcsLocator) else locator) == unmoved:
-        dims = tuple(dim for dim in template.dims if dim != _STACK)
+        dims = tuple(dim for dim in template.dims if dim != _STACK)[-naxis:]  # a stack of files has one more
     elif isinstance(locator, WcsLocator):
         dims, source = locator.dims, Header.fromstring(locator.header)
         naxis = source.get("NAXIS", len(dims))

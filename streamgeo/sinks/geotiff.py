@@ -126,7 +126,10 @@ def _values(planes: Array, layout: _Layout) -> tuple[Array, float | None]:
         nodatavals = layout.by_band("nodatavals") or layout.own("nodatavals") or nodatavals
     if not template.raw:
         colours = _colorinterp(layout, planes.shape[0])
-        return physical_values(planes, nodatavals, colours.index("alpha") if "alpha" in colours else None)
+        hiding = (
+            len(colours) in (2, 4) and colours[-1] == "alpha"
+        )  # the cases in which GDAL takes it for a mask
+        return physical_values(planes, nodatavals, hidden=planes[-1] == 0 if hiding else None)
     stored = layout.own("dtype")
     if stored is not None and np.dtype(stored) != planes.dtype.newbyteorder("="):
         say(f"raw values are {planes.dtype.name}, the file's were {stored}: {planes.dtype.name} is written")
@@ -143,11 +146,10 @@ def _mask(layout: _Layout) -> NDArray[np.uint8] | None:
         why = "a GeoTIFF has one mask for all bands" if kind == "bands" else "the pixels are not the file's"
         say(f"{why}, so the mask of the input is left out")
         return None
-    from streamgeo.sources.geotiff import mask_at
-
     rows, cols = (np.floor(axis.centres(np.arange(axis.size)) + 0.5).astype(np.int64) for axis in axes)
     try:
-        return mask_at(layout.template.carry, rows, cols)
+        read: NDArray[np.uint8] = layout.own("read_mask")(rows, cols)
+        return read
     except OpenError as error:
         raise WriteError(
             f"{error} (raw values go with the mask of their file, so it must be there)"

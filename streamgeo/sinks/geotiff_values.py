@@ -19,21 +19,21 @@ _EPS = np.finfo(np.float32).eps
 
 
 def physical_values(
-    planes: Array, nodatavals: Sequence[float | int | None], alpha: int | None = None
+    planes: Array, nodatavals: Sequence[float | int | None], hidden: NDArray[np.bool_] | None = None
 ) -> tuple[Array, float | None]:
     """The array to write and the nodata to declare, for physical values of shape ``(band, y, x)``.
 
     Args:
         planes: floats with NaN where missing, or integers, bools or complex numbers, which are all valid.
         nodatavals: the nodata values of the bands of the input; None where it has none.
-        alpha: which plane is alpha. What it hides needs no nodata, which would take the alpha band's place.
+        hidden: pixels that an alpha band hides. They need no nodata, which would take the alpha band's place.
     """
     data = tiff_dtype(planes)
     if data.dtype.kind != "f":
         return data, None
     missing = np.isnan(data)
-    hidden = False if alpha is None else data[alpha] == 0
-    nodata = _float_nodata(data.dtype, bool((missing & ~np.asarray(hidden)).any()), _different(nodatavals))
+    shown = missing if hidden is None else missing & ~hidden
+    nodata = _float_nodata(data.dtype, bool(shown.any()), _different(nodatavals))
     if nodata is None or np.isnan(nodata):
         return data, nodata
     return _fill(data, missing, nodata), nodata
@@ -52,7 +52,7 @@ def raw_values(planes: Array, nodatavals: Sequence[float | int | None]) -> tuple
         # Nodata passes through float64, so only what that holds exactly can be declared.
         held = limits.min <= declared <= limits.max and abs(declared) <= 2**53
     else:
-        held = not abs(declared) > np.finfo(data.dtype).max
+        held = not abs(declared) > float(np.finfo(data.dtype).max)
     if not held:
         say(f"nodata {declared} cannot be declared for {data.dtype.name}: none is")
     return data, float(declared) if held else None
@@ -78,7 +78,7 @@ def _different(nodatavals: Sequence[float | int | None]) -> list[float | int | N
 
 def _float_nodata(dtype: np.dtype[Any], missing: bool, several: Sequence[float | int | None]) -> float | None:
     declared = several[0] if len(several) == 1 else None
-    if declared is not None and not abs(float(declared)) > np.finfo(dtype).max:
+    if declared is not None and not abs(float(declared)) > float(np.finfo(dtype).max):
         return float(declared)
     if missing and len(several) > 1:
         say(f"the bands have different nodata values ({list(several)}), a GeoTIFF has one: NaN is declared")
@@ -108,7 +108,7 @@ def _fill(data: Array, missing: NDArray[np.bool_], nodata: float) -> Array:
         plane[clash] = beside
         plane[lost] = nodata
     if moved:
-        say(f"{moved} valid values would read as nodata {nodata}: written as {beside} instead")
+        say(f"{moved} valid values would read as nodata {nodata}: written as {beside!s} instead")
     return out
 
 

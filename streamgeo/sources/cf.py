@@ -332,10 +332,8 @@ def locator(
     spatial: tuple[str, ...],
     crs: Mapping[str, Any] | None,
     labels: Sequence[Coord] = (),
-) -> CoordLocator | None:
-    """The locator of a variable, its coordinates as stored; None when nothing is known of where it lies."""
+) -> CoordLocator:
+    """The locator of a variable, its coordinates as stored."""
     names = coord_names(coords)
     arrays = tuple(Coord(names[v.path], tuple(dims[i] for i in v.ids), read(v.path), v.attrs) for v in coords)
-    if not (arrays or labels or crs):
-        return None
     return CoordLocator((*labels, *arrays), spatial, crs)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -116,6 +116,11 @@ class FitsScene(Scene):
     def files(self) -> tuple[str, ...]:
         """The file that it is read from."""
         return (self._path,)
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        """The header of the (first) HDU as a dict; no WCS is worked out for it."""
+        return self._headers[1]
 
     @cached_property
     def _headers(self) -> tuple[tuple[str, ...], dict[str, Any], str]:
@@ -247,13 +252,17 @@ def _is_image(hdu: Any) -> bool:
 
 def _contents(hdus: Any) -> str:
     """What a file holds, for messages."""
-    words = []
+    words, end, path = [], 0, hdus.filename()
     for index, hdu in _walk(hdus):
         if _is_image(hdu):
             kind = "x".join(str(n) for n in hdu.shape) + " image"
         else:
             kind = "table" if "Table" in type(hdu).__name__ else "no data"
         words.append(f"hdu {index} {hdu.name!r} ({kind})")
+        end = hdu.fileinfo()["datLoc"] + hdu.fileinfo()["datSpan"]
+    rest = 0 if _packed(path) else Path(path).stat().st_size - end
+    if rest > 0:
+        words.append(f"then {rest} bytes that are no whole HDU: the file is truncated or damaged")
     return ", ".join(words)
 
 

@@ -40,10 +40,11 @@ def open_scene(
 
     Returns:
         A scene. Without ``raw`` its values are float32: stored value x scale + offset of the band, worked out
-        in float64, and NaN wherever GDAL's mask of the band is 0: nodata, mask band (in the file or in a
-        ``.msk`` beside it), alpha 0 (for the other bands; alpha itself stays as it is, and so do half
-        transparent pixels). NaN stays NaN. Values of a colour-mapped file are indices. GDAL takes float
-        values within 4 float32 steps of nodata for nodata, and a nodata that the dtype cannot hold for none.
+        in float64, and NaN wherever GDAL's mask of the band is 0: nodata, a mask band (in the file or in a
+        ``.msk`` beside it), or alpha 0 (hides the other bands of a file of two or four bands whose last is
+        alpha; alpha itself stays as it is, and half transparent pixels are valid). NaN stays NaN. Values of a
+        colour-mapped file are indices. GDAL takes float values within 4 float32 steps of nodata for nodata,
+        and a nodata that the dtype cannot hold for none.
 
     Raises:
         OpenError: when the file is missing, empty, corrupt or not a raster, has no such band or overview, or
@@ -87,8 +88,11 @@ class GeoTiffScene(Scene):
         self.dtype = self._stored if raw else np.dtype(np.float32)
         self._masked = frozenset(band for band, masked in zip(self._bands, header.pop("masked")) if masked)
         self._packing = tuple(zip(header["scales"], header["offsets"]))
-        source = {"path": path, "overview": overview, "bands": self._bands}
-        self._template = _template({**header, **source}, self.dims, raw)
+        header |= {
+            "bands": self._bands,
+            "read_mask": partial(mask_at, path=path, overview=overview, band=self._bands[0]),
+        }
+        self._template = _template(header, self.dims, raw)
 
     @property
     def grid(self) -> Grid:
@@ -113,12 +117,21 @@ class GeoTiffScene(Scene):
         box = tuple((window[dim].start, window[dim].stop) for dim in ("y", "x"))
         masked = [] if self._raw else [band for band in bands if band in self._masked]
         with dataset(self._path, self._overview, f"read {window}") as src:
-            stored = src.read(bands, window=box, out_dtype=self._stored.name)
+            stored = _pixels(src, bands, box, self._stored.name)
             masks = dict(zip(masked, src.read_masks(masked, window=box))) if masked else {}
         if not self._raw:
             stored = physical(stored, self._packing[chosen], [masks.get(band) for band in bands], self.name)
         out: Array = stored if "band" in window else stored[0]
         return out
+
+
+def _pixels(src: Any, bands: list[int], box: Any, dtype: str) -> Array:
+    if len(set(src.dtypes)) == 1:
+        pixels: Array = src.read(bands, window=box, out_dtype=dtype)
+        return pixels
+    return np.stack(
+        [src.read(band, window=box, out_dtype=dtype) for band in bands]
+    )  # bands of a VRT may differ
 
 
 def physical(
@@ -144,15 +157,17 @@ def physical(
     return out
 
 
-def mask_at(carry: Mapping[str, Any], rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """The mask of the file that a template came from, at rows and columns: 0 where missing or outside."""
+def mask_at(
+    rows: NDArray[np.int64], cols: NDArray[np.int64], *, path: str, overview: int | None, band: int
+) -> NDArray[np.uint8]:
+    """The mask of a band at rows and columns: 0 where missing or outside. A template carries it for its sink."""
     out = np.zeros((rows.size, cols.size), np.uint8)
-    with dataset(carry["path"], carry["overview"], "save: the mask") as src:
+    with dataset(path, overview, "save: the mask") as src:
         inside = [(at >= 0) & (at < size) for at, size in zip((rows, cols), src.shape)]
         if all(part.any() for part in inside):
             at = [index[part] for index, part in zip((rows, cols), inside)]
             box = tuple((int(index.min()), int(index.max()) + 1) for index in at)
-            mask = src.read_masks(carry["bands"][0], window=box)
+            mask = src.read_masks(band, window=box)
             out[np.ix_(*inside)] = mask[np.ix_(*(index - lo for index, (lo, _) in zip(at, box)))]
     return out
 

@@ -114,6 +114,9 @@ class GroupedScene(Scene):
     def grid(self) -> Grid:
         """Where the array lies: coordinate arrays as stored, and the CRS of the grid mapping."""
         first, root = self._targets[0], self._file.groups.get("", {})
+        crs = crs_attributes(self._mapping, first, root)
+        if not (self._coords or self._mapping or self._stack or crs):
+            return Grid.of(self.dims, self.shape)
         labels = [Coord(self._stack, (self._stack,), np.array([v.path for v in self._targets]))] * bool(
             self._stack
         )
@@ -122,7 +125,7 @@ class GroupedScene(Scene):
             self._dim_names,
             self._stored,
             cf.horizontal(first, self._inner, self._coords),
-            crs_attributes(self._mapping, first, root),
+            crs,
             labels,
         )
         return Grid.of(self.dims, self.shape, locator)
@@ -168,7 +171,9 @@ class GroupedScene(Scene):
             "paths": tuple(v.path for v in self._targets),
             "stack": self._stack,
             "coords": {coord_names[v.path]: v.path for v in self._coords},
-            "storage": {v.path: {"dtype": _dtype(v).str, **v.storage, "fill": fills.get(v.path)} for v in written},
+            "storage": {
+                v.path: {"dtype": _dtype(v).str, **v.storage, "fill": fills.get(v.path)} for v in written
+            },
             "dims": self._homes(written, names),
             "groups": {g: dict(self._file.groups.get(g, {})) for g in sorted(groups)},
             "grid_mapping": None if mapping is None else {

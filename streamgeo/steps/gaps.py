@@ -17,14 +17,15 @@ def fill_nan(value: float = 0.0) -> Step:
     """Replace NaN by a number; the inverse puts NaN back where it was.
 
     The forward function also returns where NaN was (its residual: bool, shape of the array), which a chain
-    carries to the inverse. Floats keep their dtype, integers become float32.
+    carries to the inverse. Where a model made each pixel a block of pixels, the whole block becomes NaN.
+    Floats keep their dtype, integers become float32.
 
     Args:
         value: what stands in for NaN, in the units of the values at this place in the chain.
 
     Raises:
-        StepError: for a value that is not finite, or (in the inverse) when the shape of the prediction does not
-            fit the array that was filled.
+        StepError: for a value that is not finite, or (in the inverse) when the prediction has a shape that
+            does not fit the array that was filled.
 
     >>> filled, mask = fill_nan(-1.0).forward(np.array([np.nan, 2.0]))
     >>> filled.tolist(), fill_nan(-1.0).undo(filled, residual=mask).tolist()
@@ -41,13 +42,19 @@ def _fill(x: Array, *, value: float) -> tuple[Array, NDArray[np.bool_]]:
 
 def _unfill(y: Array, *, residual: NDArray[np.bool_]) -> Array:
     work, dtype = as_floats(y)
-    try:
-        fits = np.broadcast_shapes(residual.shape, work.shape) == work.shape
-    except ValueError:
-        fits = False
-    if not fits:
+    mask = _refined(residual.astype(bool), work.shape)
+    return settle(np.where(mask, np.asarray(np.nan, work.dtype), work), dtype)
+
+
+def _refined(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The mask for a prediction, where each pixel of the input became a block, or bands were put in front."""
+    sizes = shape[len(shape) - mask.ndim :]
+    if mask.ndim > len(shape) or any(new % old if old else new for new, old in zip(sizes, mask.shape)):
         raise StepError(
-            f"inverse of fill_nan: NaN was marked in shape {residual.shape}, which does not fit a prediction "
-            f"of shape {work.shape}; give an inverse of your own with key_transform(..., inverse=...)"
+            f"inverse of fill_nan: NaN was marked in shape {mask.shape}, which does not fit a prediction "
+            f"of shape {shape}; give an inverse of your own with key_transform(..., inverse=...)"
         )
-    return settle(np.where(residual.astype(bool), np.asarray(np.nan, work.dtype), work), dtype)
+    for axis, (new, old) in enumerate(zip(sizes, mask.shape)):
+        if new != old:
+            mask = np.repeat(mask, new // old, axis)
+    return mask

@@ -17,7 +17,8 @@ def normalize(mean: PerBand, std: PerBand) -> Step:
 
     Args:
         mean, std: in the units of the values. One number for all, or a vector with one for each band: a
-            vector of length C applies to axis -3, as in ``(C, y, x)`` or ``(time, C, y, x)``.
+            vector of length C applies to axis -3, as in ``(C, y, x)`` or ``(time, C, y, x)``, which a later
+            ``patch`` must then leave whole.
 
     NaN stays NaN. Floats keep their dtype, integers become float32.
 

@@ -54,7 +54,9 @@ class Canvas:
         self.profile = BLENDS[check_blend(blend)]
         self.averages = self.dtype.kind in "fc"
         work = np.complex128 if self.dtype.kind == "c" else np.float64
-        self._sum: Array = np.zeros(self.shape, work if self.averages else self.dtype)
+        # Floats are summed as differences from the first value that came, so equal values have exactly that mean.
+        self._first: Array = np.zeros(self.shape, self.dtype)
+        self._sum: Array | None = np.zeros(self.shape, work) if self.averages else None
         self._weight = np.zeros(self.shape, np.float64 if self.averages else np.float32)
 
     def put(self, values: Array, start: Sequence[int]) -> None:
@@ -66,18 +68,21 @@ class Canvas:
         inside = tuple(slice(low, high) for low, high in zip(lows, highs))
         here = tuple(slice(at + low, at + high) for at, low, high in zip(start, lows, highs))
         part = values[inside]
-        if self.averages:
-            weight = self._weights(values.shape, self.profile, np.multiply)[_thin(inside, self.patched)]
-            weight = np.broadcast_to(weight, part.shape)
-            known = ~np.isnan(part)
-            self._sum[here] += np.where(known, part, 0) * np.where(known, weight, 0)
-            self._weight[here] += np.where(known, weight, 0)
-        else:
-            depth = self._weights(values.shape, _depth, np.minimum)[_thin(inside, self.patched)]
-            depth = np.broadcast_to(depth, part.shape)
-            deeper = depth > self._weight[here]
-            self._sum[here] = np.where(deeper, part, self._sum[here])
-            self._weight[here] = np.where(deeper, depth, self._weight[here])
+        profile, combine = (_depth, np.minimum) if self._sum is None else (self.profile, np.multiply)
+        weight = self._weights(values.shape, profile, combine)[_thin(inside, self.patched)]
+        weight = np.broadcast_to(weight, part.shape)
+        first, total = self._first[here], self._weight[here]
+        if self._sum is None:
+            deeper = weight > total
+            first[deeper], total[deeper] = part[deeper], weight[deeper]
+            return
+        known = ~np.isnan(part)
+        new = known & (total == 0)
+        first[new] = part[new]
+        change = known & (part != first)  # infinities agree, though their difference is no number
+        with np.errstate(invalid="ignore"):
+            self._sum[here] += np.where(change, (part.astype(self._sum.dtype) - first) * weight, 0)
+        total += np.where(known, weight, 0)
 
     def _weights(self, shape: Sequence[int], profile: Callable[[int], Floats], combine: np.ufunc) -> Floats:
         """Weights of a patch, of size 1 in the axes that were not cut."""
@@ -92,10 +97,10 @@ class Canvas:
 
     def result(self) -> Array:
         """The whole, in its dtype; floats are NaN where no patch had a value, other dtypes 0."""
-        if not self.averages:
-            return self._sum
+        if self._sum is None:
+            return self._first
         with np.errstate(invalid="ignore", divide="ignore"):
-            mean = self._sum / self._weight
+            mean = self._first + self._sum / self._weight
         mean[self._weight == 0] = np.nan
         return mean.astype(self.dtype)
 

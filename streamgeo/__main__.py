@@ -1,0 +1,7 @@
+"""``python -m streamgeo``."""
+
+import sys
+
+from streamgeo.cli import main
+
+sys.exit(main())

@@ -1,0 +1,125 @@
+"""Small made scenes of the three domains, hard cases included, for the demo and the examples.
+
+They are written with astropy, rasterio and netCDF4 themselves, so that what streamgeo reads was not made by it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+def smooth(rng: np.random.Generator, shape: tuple[int, int], scale: int) -> Array:
+    """A smooth random field of mean 0 and standard deviation 1, with features of about ``scale`` pixels."""
+    ny, nx = shape
+    spectrum = np.fft.rfft2(rng.standard_normal(shape))
+    ky, kx = np.fft.fftfreq(ny)[:, None], np.fft.rfftfreq(nx)[None, :]
+    field = np.fft.irfft2(spectrum * np.exp(-2 * (np.pi * scale) ** 2 * (ky**2 + kx**2) / 4), shape)
+    return np.asarray((field - field.mean()) / field.std())
+
+
+def sun(folder: Path, count: int = 2, size: int = 512) -> list[Path]:
+    """Full-disc continuum images: int16, RICE-compressed in HDU 1, BSCALE and BZERO, BLANK off the limb."""
+    from astropy.io import fits
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    radius = 959.63
+    cdelt = 2.3 * radius / size
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    r2 = (x**2 + y**2) * (cdelt / radius) ** 2
+    mu = np.sqrt(np.clip(1 - r2, 0, None))
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        quiet = 1 + 0.02 * smooth(rng, (size, size), 3) + 0.01 * rng.standard_normal((size, size))
+        spots = np.exp(-np.clip(smooth(rng, (size, size), 16) - 2.2, 0, None) * 3)
+        limb = 0.3 + 0.93 * mu - 0.23 * mu**2
+        values = np.where(r2 < 1, 55000 * limb * quiet * spots, np.nan)
+        stored = np.where(np.isnan(values), -32768, np.round((values - 32000) / 2)).astype(np.int16)
+        hdu = fits.CompImageHDU(stored, compression_type="RICE_1")
+        cards: dict[str, Any] = {
+            "BSCALE": 2.0, "BZERO": 32000.0, "BLANK": -32768, "BUNIT": "DN", "EXPTIME": 2.0, "WAVELNTH": 6173,
+            "CTYPE1": "HPLN-TAN", "CTYPE2": "HPLT-TAN", "CUNIT1": "arcsec", "CUNIT2": "arcsec",
+            "CRPIX1": (size + 1) / 2, "CRPIX2": (size + 1) / 2, "CRVAL1": 0.0, "CRVAL2": 0.0,
+            "CDELT1": cdelt, "CDELT2": cdelt, "CROTA2": 0.0, "RSUN_OBS": radius, "DSUN_OBS": 1.496e11,
+            "DATE-OBS": f"2024-05-{10 + number:02d}T12:00:00", "TELESCOP": "MADE", "INSTRUME": "DEMO",
+        }  # fmt: skip
+        hdu.header.update(cards)
+        path = folder / f"continuum_{number}.fits"
+        fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, overwrite=True)
+        paths.append(path)
+    return paths
+
+
+def land(folder: Path, count: int = 2, shape: tuple[int, int] = (500, 620)) -> list[Path]:
+    """Multispectral scenes: four bands of uint16 reflectance, nodata 0 in a tilted corner, tiled, UTM."""
+    import rasterio
+    from rasterio.transform import from_origin
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number in range(count):
+        rng = np.random.default_rng(100 + number)
+        relief, plants = smooth(rng, shape, 24), smooth(rng, shape, 8)
+        bands = [
+            900 + 120 * relief + slope * plants + 40 * rng.standard_normal(shape)
+            for slope in (-60, -40, -90, 900)
+        ]
+        values = np.clip(np.round(np.stack(bands) + [[[0]], [[60]], [[40]], [[1800]]]), 1, 65535).astype(
+            np.uint16
+        )
+        rows, columns = np.mgrid[: shape[0], : shape[1]]
+        values[:, rows + 0.3 * columns < 60] = 0
+        path = folder / f"scene_{number}.tif"
+        profile = {
+            "driver": "GTiff", "count": 4, "height": shape[0], "width": shape[1], "dtype": "uint16", "nodata": 0,
+            "crs": "EPSG:32633", "transform": from_origin(300000.3 + 18600 * number, 5000000.7, 30, 30),
+            "tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate", "predictor": 2,
+        }  # fmt: skip
+        with rasterio.open(path, "w", **profile) as file:
+            file.write(values)
+            file.descriptions = ("blue", "green", "red", "nir")
+        paths.append(path)
+    return paths
+
+
+def sea(folder: Path, count: int = 2, shape: tuple[int, int] = (120, 240)) -> list[Path]:
+    """Monthly sea surface temperature: packed int16, latitude descending, land as fill, 360-day calendar."""
+    import netCDF4
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lat = np.linspace(60, -60, shape[0])
+    lon = np.arange(shape[1]) * 360 / shape[1]
+    ground = smooth(np.random.default_rng(7), shape, 12) > 0.9
+    paths = []
+    for number in range(count):
+        rng = np.random.default_rng(200 + number)
+        path = folder / f"sst_{2000 + number}.nc"
+        with netCDF4.Dataset(path, "w") as file:
+            file.Conventions = "CF-1.8"
+            for name, size in (("time", None), ("lat", shape[0]), ("lon", shape[1])):
+                file.createDimension(name, size)
+            for name, values, units in (("lat", lat, "degrees_north"), ("lon", lon, "degrees_east")):
+                axis = file.createVariable(name, "f8", (name,))
+                axis.setncatts(
+                    {"units": units, "standard_name": {"lat": "latitude", "lon": "longitude"}[name]}
+                )
+                axis[:] = values
+            time = file.createVariable("time", "f8", ("time",))
+            time.setncatts({"units": f"days since {2000 + number}-01-01", "calendar": "360_day", "axis": "T"})
+            time[:] = 15 + 30.0 * np.arange(12)
+            sst = file.createVariable("sst", "i2", ("time", "lat", "lon"), zlib=True, fill_value=-32768)
+            sst.setncatts({"units": "degC", "scale_factor": 0.01, "add_offset": 10.0,
+                           "standard_name": "sea_surface_temperature"})  # fmt: skip
+            for month in range(12):
+                season = 3 * np.cos(2 * np.pi * (month - 7) / 12) * np.sin(np.radians(lat))[:, None]
+                field = 28 * np.cos(np.radians(lat))[:, None] ** 2 + season + 0.8 * smooth(rng, shape, 10)
+                field = field + 0.3 * rng.standard_normal(shape)
+                sst[month] = np.ma.masked_array(field, mask=ground)
+        paths.append(path)
+    return paths

@@ -1,0 +1,189 @@
+"""NetCDF-4 files from scenes."""
+
+from __future__ import annotations
+
+import posixpath
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgeo.errors import StreamGeoError, WriteError
+from streamgeo.grid import Grid
+from streamgeo.sinks.geotiff_values import say
+from streamgeo.sinks.grouped import Dim, Layout, arrange
+from streamgeo.sinks.located import Out
+from streamgeo.sinks.numbers import unused_fill
+from streamgeo.sources.netcdf import lock
+from streamgeo.template import Template
+
+Array = NDArray[Any]
+_LEVEL = 4
+
+
+def write(path: Path, values: Array, grid: Grid, template: Template) -> None:
+    """Write values as a NetCDF-4 file that netCDF4-python and xarray open as they open the input.
+
+    Variables keep their names and groups; coordinates, bounds, scalar coordinates and the grid mapping are
+    written as the grid has them, with dtype, packing and attributes as stored. Dims that can grow still do.
+    Data is compressed (shuffle, zlib). Classic inputs are written as NetCDF-4 too. Other variables of the
+    input are not copied.
+
+    Physical values get their own dtype; NaN becomes the fill value of a file of floats, else stays NaN,
+    declared as ``_FillValue``. Attributes that describe packed numbers are dropped. With ``template.raw``
+    everything is as stored. Bools become bytes with the attribute ``dtype = "bool"``, as xarray writes them.
+    Attributes that repeat the transform (``GeoTransform``, ``transform``, ``res``) follow the grid.
+
+    A template of another format gives units and simple attributes; CRS + affine become coordinate vectors of
+    the pixel centres and a grid mapping ``spatial_ref``, a WCS attributes with its cards.
+
+    Args:
+        path: the file.
+        values: numbers of the shape of ``grid``.
+        grid: where they lie.
+        template: what to take over.
+
+    Raises:
+        WriteError: when NetCDF cannot hold the values, or with ``raw=True`` their dtype in the file cannot.
+    """
+    import netCDF4
+
+    layout = arrange(values, grid, template, path.name)
+    with lock():
+        try:
+            dataset = netCDF4.Dataset(path, "w", format="NETCDF4")
+            try:
+                _fill_dataset(dataset, layout, path.name)
+            finally:
+                dataset.close()
+        except (StreamGeoError, MemoryError):
+            raise
+        except Exception as error:
+            raise WriteError(f"save: {path.name} cannot be written as NetCDF ({error})") from error
+
+
+def _fill_dataset(dataset: Any, layout: Layout, file: str) -> None:
+    for group, attrs in layout.groups.items():
+        _attributes(_group(dataset, group), attrs)
+    for dim in {(d.group, d.name): d for d in layout.dims.values()}.values():
+        _group(dataset, dim.group).createDimension(dim.name, None if dim.unlimited else dim.size)
+    for out in layout.variables:
+        _variable(dataset, out, layout.dims, file)
+
+
+def _group(dataset: Any, path: str) -> Any:
+    return dataset.createGroup("/" + path) if path else dataset
+
+
+def _variable(dataset: Any, out: Out, dims: Mapping[str, Dim], file: str) -> None:
+    values, attrs = _numbers(out, file)
+    text = values.dtype.kind in "OU"
+    fill = out.fill if out.fill is not None else attrs.pop("_FillValue", None)
+    variable = _group(dataset, posixpath.dirname(out.path)).createVariable(
+        posixpath.basename(out.path),
+        str if text else values.dtype.newbyteorder(">") if _big(out, values) else values.dtype,
+        tuple(dims[name].name for name in out.dims),
+        fill_value=_fill(out, values, fill),
+        **_storage(out, values),
+    )
+    variable.set_auto_maskandscale(False)
+    variable.set_auto_chartostring(False)
+    _attributes(variable, attrs)
+    variable[...] = values.item() if text and not values.ndim else values
+
+
+def _numbers(out: Out, file: str) -> tuple[Array, dict[str, Any]]:
+    """Values of a type that NetCDF has.
+
+    Raises:
+        WriteError: for complex numbers, long doubles and the like.
+    """
+    values, attrs = out.values, dict(out.attrs)
+    kind, size = values.dtype.kind, values.dtype.itemsize
+    if kind == "b":
+        return values.astype(np.int8), {**attrs, "dtype": "bool"}
+    if kind not in "iufOUS" or (kind in "iuf" and size not in (1, 2, 4, 8)) or values.dtype == np.float16:
+        raise WriteError(
+            f"save: NetCDF has no type for {values.dtype} in {file}; cast to float32 or an integer"
+        )
+    return values, attrs
+
+
+def _fill(out: Out, values: Array, fill: Any) -> Any:
+    """The ``_FillValue`` to declare; None for the default one, False to write without.
+
+    netCDF4-python masks pixels that equal the default fill value, in bytes only where the variable is
+    pre-filled. So integers that came from elsewhere get a fill value that no pixel has.
+    """
+    kind, own = values.dtype.kind, _as_stored(out, values)
+    if fill is not None:
+        return _fitting(fill, values, out.path)
+    if kind in "iu" and values.dtype.itemsize == 1:
+        return False if not own or out.storage.get("no_fill") else None
+    if kind in "iu" and not own:
+        import netCDF4
+
+        return unused_fill(values, netCDF4.default_fillvals[values.dtype.str[1:]])
+    return None
+
+
+def _fitting(fill: Any, values: Array, path: str) -> Any:
+    """The fill value in the dtype of the variable, as NetCDF-4 demands; None with a warning if none."""
+    if values.dtype.kind in "OUS":
+        return None if fill == "" else fill
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cast = np.asarray(fill).astype(values.dtype)
+    if np.array_equal(cast, np.asarray(fill), equal_nan=values.dtype.kind == "f"):
+        return cast[()]
+    say(f"_FillValue={fill!r} of {path} does not fit {values.dtype}, as NetCDF-4 demands: left out")
+    return None
+
+
+def _as_stored(out: Out, values: Array) -> bool:
+    return "dtype" in out.storage and np.dtype(out.storage["dtype"]).newbyteorder("=") == values.dtype
+
+
+def _big(out: Out, values: Array) -> bool:
+    return out.storage.get("endian") == "big" and _as_stored(out, values)
+
+
+def _storage(out: Out, values: Array) -> dict[str, Any]:
+    """Options of createVariable: compression, chunks and byte order."""
+    kept = out.storage
+    options: dict[str, Any] = {"endian": "big"} if _big(out, values) else {}
+    if values.ndim and values.dtype.kind in "iuf" and (values.ndim > 1 or kept.get("zlib")):
+        options |= {"compression": "zlib", "complevel": kept.get("complevel") or _LEVEL, "shuffle": True}
+    chunks = kept.get("chunks")
+    if chunks and len(chunks) == values.ndim:
+        options["chunksizes"] = [min(chunk, size) for chunk, size in zip(chunks, values.shape)]
+    return options
+
+
+def _attributes(owner: Any, attrs: Mapping[str, Any]) -> None:
+    for name, value in attrs.items():
+        plain = _attribute(value)
+        try:
+            owner.setncattr(name, plain)
+        except Exception as error:
+            raise WriteError(
+                f"save: attribute {name}={value!r} cannot be written as NetCDF ({error})"
+            ) from error
+
+
+def _attribute(value: Any) -> Any:
+    """A value that NetCDF can hold as an attribute."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, (bool, np.bool_)):
+        return np.int8(value)
+    if isinstance(value, (list, tuple)) and not all(isinstance(v, str) for v in value):
+        value = np.asarray(value)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OUS":
+        return [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in value.ravel()]
+    if isinstance(value, np.ndarray) and value.dtype.kind == "b":
+        return value.astype(np.int8)
+    return value
