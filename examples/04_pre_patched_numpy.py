@@ -17,7 +17,9 @@ if samples:
     tiles = np.load(f"{samples}/remote_sensing/spacenet_tiles_16x250x250x1.npy")  # (16, 250, 250, 1) uint16
 else:
     rng = np.random.default_rng(0)
-    tiles = np.stack([made.smooth(rng, (96, 96), 6)[..., None] * 50 + 400 for _ in range(16)]).astype(np.uint16)
+    tiles = np.stack([made.smooth(rng, (96, 96), 6)[..., None] * 50 + 400 for _ in range(16)]).astype(
+        np.uint16
+    )
 for number, tile in enumerate(tiles):
     np.save(chips / f"chip_{number:02d}.npy", tile)
 
@@ -43,4 +45,6 @@ def brighter(x: np.ndarray) -> np.ndarray:
 
 for scene in chain.batch(4).predict(brighter, key="image"):
     path = scene.save(out)
-print(f"last one: {path}, {np.load(path).dtype}, brighter by {np.mean(np.load(path) - tiles[-1].astype(float)):.2f}")
+print(
+    f"last one: {path}, {np.load(path).dtype}, brighter by {np.mean(np.load(path) - tiles[-1].astype(float)):.2f}"
+)

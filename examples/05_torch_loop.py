@@ -15,7 +15,9 @@ torch.manual_seed(0)
 chain = (
     sg.files(made.land(Path("scenes/land")), key="image")
     .key_transform("image", sg.open_geotiff())
-    .key_transform("image", sg.normalize(mean=[900.0, 960.0, 940.0, 2700.0], std=[150.0, 150.0, 170.0, 900.0]))
+    .key_transform(
+        "image", sg.normalize(mean=[900.0, 960.0, 940.0, 2700.0], std=[150.0, 150.0, 170.0, 900.0])
+    )
     .key_transform("image", sg.fill_nan(0.0))  # remembers where, so that the prediction gets its NaN back
     .key_transform("image", sg.patch(size=128, stride=96))
 )

@@ -1,7 +1,8 @@
 """streamgeo: a streaming data loader for FITS, GeoTIFF, NetCDF and HDF5 whose pipeline also runs backwards."""
 
 from streamgeo import climate, helio, remote
-from streamgeo.chain import Buffer, Stream, buffer_from_vector, files, from_mlx, stream_python_iterable
+from streamgeo.begin import buffer_from_vector, files, from_mlx, stream_python_iterable
+from streamgeo.chain import Buffer, Stream
 from streamgeo.errors import (
     BatchError,
     ChainError,

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo import climate, helio, made, remote
-from streamgeo.chain import Buffer, files
+from streamgeo.begin import files
+from streamgeo.chain import Buffer
 from streamgeo.errors import StreamGeoError
 from streamgeo.openers import Opener, open_fits, open_geotiff, open_netcdf
 from streamgeo.plot import triptych
@@ -51,7 +52,9 @@ class Denoiser:
             return 0.0
         features, truth = self._features(x)[known], x[known]
         error = features @ self.weights - truth
-        rate = 1 / (features**2).sum(axis=1).mean()  # below the inverse of the largest curvature: it cannot diverge
+        rate = (
+            1 / (features**2).sum(axis=1).mean()
+        )  # below the inverse of the largest curvature: it cannot diverge
         self.weights -= rate * (features * error[:, None]).mean(axis=0)
         return float((error**2).mean())
 
@@ -139,7 +142,8 @@ def _difference(a: Array, b: Array) -> float:
 
 def _plane(array: Array) -> Array:
     """The last plane of an array of any number of dims: near infrared, the last month."""
-    return array.reshape(-1, *array.shape[-2:])[-1]
+    plane: Array = array.reshape(-1, *array.shape[-2:])[-1]
+    return plane
 
 
 def table(results: Sequence[Result]) -> str:

@@ -19,6 +19,7 @@ DTYPES = {8: "u1", 16: "i2", 32: "i4", 64: "i8", -32: "f4", -64: "f8"}
 BITPIX = {dtype: bitpix for bitpix, dtype in DTYPES.items()}
 _BZERO = {"u1": -128, "i2": 1 << 15, "i4": 1 << 31, "i8": 1 << 63}  # by the type in the file
 _BLOCK = 1 << 26  # bytes in one read
+_GAP = 1 << 15  # bytes between two rows of a window that cost no more to read than another call would
 _TWIN = {"u1": "i1", "i2": "u2", "i4": "u4", "i8": "u8"}
 _STORED = {twin: stored for stored, twin in _TWIN.items()}
 
@@ -97,7 +98,7 @@ def flip_sign(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 def read_box(out: NDArray[Any], fd: int, offset: int, shape: tuple[int, ...], box: Box) -> None:
     """Fill ``out``, of the stored dtype, with the pixels of a box (start and stop in each dim of ``shape``).
 
-    Rows are read whole, several at once, unless the box takes less than a quarter of them.
+    Rows are read whole, many at once, unless the box leaves so much of each that a call for each is cheaper.
 
     Raises:
         OpenError: when the file ends before the pixels do.
@@ -105,7 +106,7 @@ def read_box(out: NDArray[Any], fd: int, offset: int, shape: tuple[int, ...], bo
     stored = out.dtype.newbyteorder(">")
     *leading, rows, cols = (1, *shape) if len(shape) == 1 else shape
     *outer, (top, bottom), (left, right) = ((0, 1), *box) if len(box) == 1 else box
-    narrow = (right - left) * 4 < cols
+    narrow = (cols - right + left) * stored.itemsize > _GAP
     block = 1 if narrow else max(1, _BLOCK // (cols * stored.itemsize))
     planes = out.reshape(-1, bottom - top, right - left)
     for plane, position in zip(planes, np.ndindex(*(hi - lo for lo, hi in outer))):

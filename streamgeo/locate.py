@@ -268,9 +268,18 @@ def _nearest(first: Coord, second: Coord, world: Pixels) -> dict[str, Floats]:
     is_longitude = [str(c.attrs.get("units", "")).lower().startswith("degrees_e") for c in (first, second)]
     for i, (a, b) in enumerate(zip(*flat)):
         distance = np.zeros(first.values.shape)
-        for coord, value, circular in ((first, a, is_longitude[0]), (second, b, is_longitude[1])):
+        for coord, value, circular, other in (
+            (first, a, is_longitude[0], b),
+            (second, b, is_longitude[1], a),
+        ):
             gap = coord.values - value
-            distance += ((gap + 180) % 360 - 180 if circular else gap) ** 2
+            if circular:  # meridians close up towards the poles
+                gap = ((gap + 180) % 360 - 180) * np.cos(np.radians(other))
+            distance += gap**2
+        if np.isnan(distance).all():
+            raise GridError(
+                f"grid: no pixel for {first.name}={a}, {second.name}={b}: the coordinates are NaN"
+            )
         rows[i], cols[i] = np.unravel_index(np.nanargmin(distance), distance.shape)
     shape = targets[0].shape
     return dict(zip(first.dims, (rows.reshape(shape), cols.reshape(shape))))

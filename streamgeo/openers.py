@@ -112,9 +112,13 @@ def detect(path: str) -> str:
     import h5py
 
     if h5py.is_hdf5(path):
-        with h5py.File(path, "r") as file:
-            is_netcdf = "_NCProperties" in file.attrs or Path(path).suffix.lower() in (".nc", ".nc4")
-            return "netcdf" if is_netcdf else "hdf5"
+        if Path(path).suffix.lower() in (".nc", ".nc4"):
+            return "netcdf"
+        try:
+            with h5py.File(path, "r") as file:
+                return "netcdf" if "_NCProperties" in file.attrs else "hdf5"
+        except (OSError, RuntimeError) as error:
+            raise OpenError(f"open: {path} is HDF5, but truncated or corrupt ({error})") from error
     raise OpenError(
         f"open: {path} is none of FITS, GeoTIFF, NetCDF, HDF5, npy and npz (it begins with {head[:8]!r}); "
         "for another raster that GDAL reads, use open_geotiff"

@@ -35,7 +35,7 @@ def triptych(path: Path, panels: Sequence[tuple[str, Array]], title: str, units:
 
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     finite = np.concatenate([array[np.isfinite(array)].ravel() for _, array in panels[:2]])
-    low, high = (np.percentile(finite, [1, 99]) if finite.size else (0.0, 1.0)).tolist()
+    low, high = np.percentile(finite, [1, 99]).tolist() if finite.size else (0.0, 1.0)
     for number, (axes, (caption, array)) in enumerate(zip(figure.subplots(1, 3), panels)):
         if number == 2:
             known = np.abs(array[np.isfinite(array)])

@@ -19,6 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from streamgeo.errors import InverseError, StepError
 from streamgeo.grid import Grid
+from streamgeo.parameters import decode, encode, function_key, function_name, literal
 from streamgeo.window import Window
 
 Array = NDArray[Any]
@@ -170,8 +171,10 @@ class Step:
         if not isinstance(reach, Reach):
             raise StepError(f"Step: reach={reach!r} must be sg.POINT, sg.halo(n) or sg.SCENE")
         moves = Moves(grid) if grid is not None and not isinstance(grid, Moves) else grid
-        values: dict[str, Any] = dict(forward=forward, inverse=inverse, reach=reach, moves=moves, dtype=dtype, lossy=lossy,
-                      name=None, args=(), params={})  # fmt: skip
+        values: dict[str, Any] = {
+            "forward": forward, "inverse": inverse, "reach": reach, "moves": moves, "dtype": dtype, "lossy": lossy,
+            "name": None, "args": (), "params": {},
+        }  # fmt: skip
         for key, value in values.items():
             object.__setattr__(self, key, value)
 
@@ -276,7 +279,8 @@ class Step:
     def __repr__(self) -> str:
         if self.name:
             shown = [literal(a) for a in self.args] + [f"{k}={literal(v)}" for k, v in self.params.items()]
-            return f"sg.{self.name}({', '.join(shown)})"
+            ours = "sg." if REGISTRY[self.name].__module__.startswith("streamgeo.") else ""
+            return f"{ours}{self.name}({', '.join(shown)})"
         inverse = f", inverse={function_name(self.inverse)}" if self.inverse else ""
         return f"Step({function_name(self.forward)}{inverse}, reach={self.reach})"
 
@@ -302,8 +306,8 @@ class Step:
                 f"{self.label}: only registered steps save to JSON; decorate the function that makes it with "
                 '@sg.register("name")'
             )
-        params = {key: _encode(value) for key, value in self.params.items()}
-        return json.dumps({"step": self.name, "args": [_encode(a) for a in self.args], "params": params})
+        params = {key: encode(value) for key, value in self.params.items()}
+        return json.dumps({"step": self.name, "args": [encode(a) for a in self.args], "params": params})
 
 
 def as_step(f: Any, *, inverse: Any = None, reach: Reach | None = None) -> Step:
@@ -382,107 +386,7 @@ def step_from_json(text: str) -> Step:
             f"step_from_json: no step is registered as {name!r}; import the module that registers it"
         )
     made = REGISTRY[name](
-        *[_decode(a) for a in args], **{key: _decode(value) for key, value in params.items()}
+        *[decode(a, step_from_json) for a in args], **{key: decode(value, step_from_json) for key, value in params.items()}
     )
     assert isinstance(made, Step)
     return made
-
-
-def _encode(value: Any) -> Any:
-    if isinstance(value, slice):
-        return {"slice": [value.start, value.stop]}
-    if hasattr(value, "to_value") and hasattr(value, "unit"):
-        return {"quantity": _encode(np.asarray(value.value)[()]), "unit": str(value.unit)}
-    if isinstance(value, Window):
-        return {"window": {k: [s.start, s.stop] for k, s in value.items()}}
-    if isinstance(value, Step):
-        return {"step": json.loads(value.to_json())}
-    if isinstance(value, np.ndarray):
-        return {"array": value.tolist(), "dtype": value.dtype.str}
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic)):
-        return np.dtype(value).name  # so that cast(np.float16) and cast("float16") are one step
-    if isinstance(value, (list, tuple)):
-        return [_encode(v) for v in value]
-    if isinstance(value, Mapping):
-        return {"map": [[_encode(k), _encode(v)] for k, v in value.items()]}
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise StepError(f"a parameter of type {type(value).__name__} cannot be saved to JSON")
-
-
-def _decode(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_decode(v) for v in value]
-    if not isinstance(value, dict):
-        return value
-    if "slice" in value:
-        return slice(*value["slice"])
-    if "quantity" in value:
-        from astropy.units import Quantity
-
-        return Quantity(_decode(value["quantity"]), value["unit"])
-    if "window" in value:
-        return Window({k: tuple(v) for k, v in value["window"].items()})
-    if "array" in value:
-        return np.array(value["array"], dtype=value["dtype"])
-    if "step" in value:
-        return step_from_json(json.dumps(value["step"]))
-    return {_decode(k): _decode(v) for k, v in value["map"]}
-
-
-def literal(value: Any) -> str:
-    """Text that builds a parameter again."""
-    if isinstance(value, slice):
-        return f"slice({value.start}, {value.stop})"
-    if hasattr(value, "to_value") and hasattr(value, "unit"):
-        return f"Quantity({np.asarray(value.value).tolist()!r}, {str(value.unit)!r})"
-    if isinstance(value, Window):
-        return f"sg.{value!r}"
-    if isinstance(value, np.ndarray):
-        return f"np.array({value.tolist()!r}, {value.dtype.str!r})".replace("nan", "np.nan").replace(
-            "inf", "np.inf"
-        )
-    if isinstance(value, np.generic):
-        return repr(value.item())
-    if isinstance(value, type) and issubclass(value, np.generic):
-        return repr(np.dtype(value).name)
-    if isinstance(value, np.dtype):
-        return repr(value.name)
-    return repr(value)
-
-
-def function_name(f: Any) -> str:
-    """A readable name of any callable, with the parameters of a partial."""
-    if isinstance(f, partial):
-        inner = ", ".join([*map(repr, f.args), *(f"{k}={v!r}" for k, v in f.keywords.items())])
-        return f"partial({function_name(f.func)}, {inner})"
-    return getattr(f, "__qualname__", None) or getattr(f, "__name__", None) or repr(f)
-
-
-def function_key(f: Any) -> Any:
-    """What two callables are compared by: partials by function and parameters."""
-    if isinstance(f, partial):
-        return ("partial", function_key(f.func), repr(f.args), repr(sorted(f.keywords.items())))
-    return f
-
-
-def in_unit(value: Any, unit: str, what: str) -> float:
-    """A plain float in ``unit`` from a number (taken to be in that unit) or an astropy Quantity.
-
-    Raises:
-        StepError: when the unit cannot be converted, or the value is not a finite number.
-    """
-    if hasattr(value, "to_value"):
-        try:
-            value = value.to_value(unit)
-        except Exception as error:
-            raise StepError(f"{what}: {value} cannot be given in {unit} ({error})") from None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise StepError(f"{what}: {value!r} is not a number in {unit}") from None
-    if not np.isfinite(number):
-        raise StepError(f"{what}: {number} is not finite")
-    return number

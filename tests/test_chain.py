@@ -55,7 +55,9 @@ def test_a_step_cannot_write_into_the_source() -> None:
     assert source.tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("dtype", ["?", "u1", "i2", "u2", "f2", "u4", "u8", "c8", ">f4", ">i8", "U3", "M8[s]"])
+@pytest.mark.parametrize(
+    "dtype", ["?", "u1", "i2", "u2", "f2", "u4", "u8", "c8", ">f4", ">i8", "U3", "M8[s]"]
+)
 def test_any_dtype_through_threads(dtype: str) -> None:
     array = np.array([0, 1, 2]).astype(dtype)
     (batch,) = list(sg.buffer_from_vector([{"x": array}]).batch(1).prefetch(1, 1))
@@ -111,7 +113,11 @@ def test_batch_sizes_last_and_lists() -> None:
     assert xs(numbers().batch(4, drop_last=True)) == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert xs(numbers().batch([1, 3, 2])) == [[0], [1, 2, 3], [4, 5]]
     assert xs(numbers().batch(2).batch(2))[0] == [[0, 1], [2, 3]]
-    assert [len(numbers().batch(4)), len(numbers().batch(4, drop_last=True)), len(numbers().batch(4).to_stream())] == [3, 2, 3]
+    assert [
+        len(numbers().batch(4)),
+        len(numbers().batch(4, drop_last=True)),
+        len(numbers().batch(4).to_stream()),
+    ] == [3, 2, 3]
 
 
 def test_batch_pads_and_concatenates_when_asked() -> None:
@@ -182,7 +188,11 @@ def test_repr_rebuilds_the_chain(samples) -> None:
 
 def test_a_patched_sample_says_where_it_comes_from(samples) -> None:
     paths = sorted((samples / "helio" / "sharp_377").glob("*.fits"))
-    chain = sg.files(paths, key="image").key_transform("image", sg.open_fits()).key_transform("image", sg.patch(128))
+    chain = (
+        sg.files(paths, key="image")
+        .key_transform("image", sg.open_fits())
+        .key_transform("image", sg.patch(128))
+    )
     assert len(chain) == 4 * 3 * 6
     sample = chain[40]
     assert sample["image.scene"] == 2 and sample["image.scene"].dtype == np.int64
@@ -197,7 +207,9 @@ def test_a_patched_sample_says_where_it_comes_from(samples) -> None:
 def test_several_keys_get_the_same_windows(samples) -> None:
     folder = samples / "helio" / "sharp_377"
     chain = (
-        sg.buffer_from_vector([{"a": str(next(folder.glob("*Br.fits"))), "b": str(next(folder.glob("*Bp.fits")))}])
+        sg.buffer_from_vector(
+            [{"a": str(next(folder.glob("*Br.fits"))), "b": str(next(folder.glob("*Bp.fits")))}]
+        )
         .key_transform("a", sg.open_fits())
         .key_transform("b", sg.open_fits())
         .key_transform(("a", "b"), sg.patch(100, 50))
@@ -209,7 +221,9 @@ def test_several_keys_get_the_same_windows(samples) -> None:
 def test_keys_on_different_grids_are_refused(samples) -> None:
     folder = samples / "remote_sensing"
     chain = (
-        sg.buffer_from_vector([{"image": str(folder / "scene_band1.tif"), "mask": str(folder / "cog_nodata_nan.tif")}])
+        sg.buffer_from_vector(
+            [{"image": str(folder / "scene_band1.tif"), "mask": str(folder / "cog_nodata_nan.tif")}]
+        )
         .key_transform(("image", "mask"), sg.open_geotiff())
         .key_transform(("image", "mask"), sg.patch(64))
     )
@@ -254,7 +268,9 @@ def test_a_scene_that_must_be_whole_is_computed_once(samples) -> None:
         calls.append(x.shape)
         return x + 1
 
-    chain = sg.files([samples / "helio" / "HinodeXRT.fits"], key="image").key_transform("image", sg.open_fits())
+    chain = sg.files([samples / "helio" / "HinodeXRT.fits"], key="image").key_transform(
+        "image", sg.open_fits()
+    )
     patches = chain.key_transform("image", count).key_transform("image", sg.patch(64))
     assert len(patches) == 64 and calls == []
     assert len(list(patches.batch(4).prefetch(4, 4))) == 16
@@ -270,9 +286,19 @@ def test_explain_tells_each_step(samples) -> None:
         .batch(4)
     )
     text = chain.explain()
-    for part in ("band=3, y=718, x=791", "band=3, y=64, x=64", "float32", "SCENE", "image (4, 3, 64, 64)", "reach=sg.POINT"):
+    for part in (
+        "band=3, y=718, x=791",
+        "band=3, y=64, x=64",
+        "float32",
+        "SCENE",
+        "image (4, 3, 64, 64)",
+        "reach=sg.POINT",
+    ):
         assert part in text
-    assert "pushed down; only the windows" in chain[0:1].explain().replace("not pushed down", "") or "not pushed" in text
+    assert (
+        "pushed down; only the windows" in chain[0:1].explain().replace("not pushed down", "")
+        or "not pushed" in text
+    )
 
 
 def test_length_comes_from_headers_alone(tmp_path, monkeypatch) -> None:
@@ -283,5 +309,9 @@ def test_length_comes_from_headers_alone(tmp_path, monkeypatch) -> None:
     for i in range(5):
         fits.writeto(tmp_path / f"{i}.fits", np.zeros((100 + i, 100), np.float32))
     monkeypatch.setattr(FitsScene, "_read", None)
-    chain = sg.files(str(tmp_path / "*.fits"), key="i").key_transform("i", sg.open_fits()).key_transform("i", sg.patch(50))
+    chain = (
+        sg.files(str(tmp_path / "*.fits"), key="i")
+        .key_transform("i", sg.open_fits())
+        .key_transform("i", sg.patch(50))
+    )
     assert len(chain) == 4 + 4 * 6

@@ -148,8 +148,12 @@ ENDS = {
 def test_every_end_is_clean(end: str) -> None:
     code, expected = ENDS[end]
     for _ in range(3):
-        done = subprocess.run([sys.executable, "-c", PROGRAM + code], cwd=ROOT, timeout=30, capture_output=True)
-        assert done.returncode in (expected, 128 - expected if expected < 0 else expected), done.stderr.decode()
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM + code], cwd=ROOT, timeout=30, capture_output=True
+        )
+        assert done.returncode in (expected, 128 - expected if expected < 0 else expected), (
+            done.stderr.decode()
+        )
 
 
 @pytest.mark.long
@@ -157,8 +161,12 @@ def test_every_end_is_clean(end: str) -> None:
 def test_every_end_is_clean_fifty_times(end: str) -> None:
     code, expected = ENDS[end]
     for _ in range(50):
-        done = subprocess.run([sys.executable, "-c", PROGRAM + code], cwd=ROOT, timeout=30, capture_output=True)
-        assert done.returncode in (expected, 128 - expected if expected < 0 else expected), done.stderr.decode()
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM + code], cwd=ROOT, timeout=30, capture_output=True
+        )
+        assert done.returncode in (expected, 128 - expected if expected < 0 else expected), (
+            done.stderr.decode()
+        )
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")

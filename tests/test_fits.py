@@ -173,6 +173,23 @@ def test_real_wcs_follows_the_view(real, view, tmp_path):
             assert new[keyword] == old[keyword], keyword
 
 
+def test_real_files_make_the_same_sunpy_map(real, tmp_path):
+    for needed in ("scipy", "reproject", "mpl_animators"):
+        pytest.importorskip(needed, reason="sunpy.map needs it")
+    sunpy_map = pytest.importorskip("sunpy.map")
+    path, _ = real
+    if "iris" in path.name or path.suffix == ".fit":
+        pytest.skip("no map of the Sun in two dims")
+    scene = open_scene(str(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before, after = (sunpy_map.Map(str(file)) for file in (path, scene.save(tmp_path / path.name)))
+        assert type(after) is type(before) and (after.date, after.unit) == (before.date, before.unit)
+        assert np.array_equal(after.data, before.data.astype(np.float32), equal_nan=True)
+        assert np.array_equal(after.rotation_matrix, before.rotation_matrix)
+        assert after.wcs.wcs.compare(before.wcs.wcs)
+
+
 def test_files_stack_to_a_cube_with_the_header_of_the_first(samples, tmp_path):
     scene = StackedScene(
         [open_scene(str(samples / "helio" / f"{SHARP}{name}.fits")) for name in ("Br", "Bp")]

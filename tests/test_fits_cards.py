@@ -212,3 +212,12 @@ def test_integers_of_another_format_keep_their_nodata(tmp_path):
     saved = ArrayScene(values, Grid.of(("y", "x"), (1, 3)), template, name="a").save(tmp_path / "a.fits")
     assert same(astropy_data(saved, 0), values)
     assert same(open_scene(str(saved)).read(), np.array([[0, 5, np.nan]], "f4"))
+
+
+def test_attributes_alone_make_a_header(tmp_path):
+    attrs = {"TELESCOP": "SDO/AIA", "EXPTIME": 2.0, "HISTORY": "one\ntwo", "NAXIS1": 99, "BLANK": 0}
+    grid = Grid.of(("y", "x"), (4, 5))
+    for template in (Template("fits", ("y", "x"), attrs=attrs), Template("numpy", ("y", "x"), attrs=attrs)):
+        header = saved_header(tmp_path, None, grid, template)
+        assert (header["TELESCOP"], header["EXPTIME"], header["NAXIS1"]) == ("SDO/AIA", 2.0, 5)
+        assert list(header["HISTORY"]) == ["one", "two"] and "BLANK" not in header

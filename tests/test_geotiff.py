@@ -523,6 +523,13 @@ def test_damaged_bytes_never_crash(samples: Path, tmp_path: Path) -> None:
     assert "error" in outcomes
 
 
+def test_a_script_ends_quietly(tmp_path: Path) -> None:
+    paths = [make(tmp_path / f"{i}.tif", some((1, 4, 5), "uint8")) for i in range(20)]
+    code = "import sys\nfrom streamgeo.sources.geotiff import open_scene\nfor p in sys.argv[1:]: open_scene(p).read()"
+    run = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True)
+    assert run.stdout == run.stderr == ""
+
+
 def test_a_gigantic_header_allocates_nothing(tmp_path: Path) -> None:
     size = 2**31 - 1
     tags = [(256, size), (257, size), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, 1), (279, 4)]

@@ -191,6 +191,7 @@ NODATA = [0.0, -9999.0, 1e-30, 7.5, 255.0, -3.4e38, 3.4e38, -1.5e-40]
     steps=st.lists(st.integers(-40, 40), min_size=1, max_size=30),
 )
 @REPEATED
+@pytest.mark.filterwarnings("ignore:save. .* valid values:UserWarning")
 def test_a_valid_value_never_becomes_missing(
     tmp_path: Path, nodata: float, dtype: str, steps: list[int]
 ) -> None:
@@ -264,12 +265,18 @@ def test_nodata_out_of_range_and_of_several_kinds(tmp_path: Path) -> None:
         save(plain(np.array([[-(2**63)]]), **big), tmp_path, quiet=False)
 
 
-def test_raw_values_of_another_dtype_are_said(tmp_path: Path) -> None:
+def test_raw_values_of_another_dtype(tmp_path: Path) -> None:
     scene = open_scene(make(tmp_path / "a.tif", some((1, 4, 5), "uint16"), nodata=0), raw=True)
-    with pytest.warns(UserWarning, match=r"raw values are float32, the file's were uint16"):
-        path = save(scene, tmp_path, quiet=False, values=scene.read().astype(np.float32))
-    with rasterio.open(path) as dst:
-        assert dst.dtypes == ("float32",) and same(dst.read().astype(np.uint16), scene.read())
+    with rasterio.open(save(scene, tmp_path, values=scene.read().astype(np.float32))) as dst:
+        assert same(dst.read(), scene.read()) and dst.nodata == 0  # exact, so as it was
+    for other in (scene.read() + np.float32(0.5), scene.read() + 2.0**17, scene.read().astype(int) - 65536):
+        with pytest.warns(UserWarning, match="uint16 does not hold these raw .* exactly"):
+            path = save(scene, tmp_path, quiet=False, values=other)
+        with rasterio.open(path) as dst:
+            assert same(dst.read(), other) and dst.nodata == 0
+    made = scene.grid.resize(band=2)  # classes of a model: 0 is one of them
+    with rasterio.open(save(scene, tmp_path, values=np.zeros(made.shape, np.uint8), grid=made)) as dst:
+        assert dst.nodata is None and dst.dtypes == ("uint8", "uint8")
 
 
 @pytest.mark.parametrize("dtype", ["bool", "float16", ">f4", "<i2", ">u8"])

@@ -21,6 +21,7 @@ from streamgeo.locate import Coord, CoordLocator, GeoLocator, WcsLocator
 from streamgeo.window import Window
 
 SHAPE = (40, 60)
+pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of odc-geo's use of affine
 QUICK = settings(max_examples=60, deadline=None)
 UTM = GeoLocator((30.0, 0.0, 500000.25, 0.0, -30.0, 4500000.75), "EPSG:32633")
 SHEARED = GeoLocator((20.0, 3.0, 1e5, 2.0, 10.0, 5e6), "EPSG:3857")
@@ -237,7 +238,8 @@ SIP = {
 CARDS: dict[str, dict[str, Any]] = {
     "rotated": {},
     "unlike pixels": {"CDELT1": -3.0, "CDELT2": 0.7, "CROTA2": 40.0},
-    "cd": {"CDELT1": None, "CDELT2": None, "CROTA2": None, "CD1_1": 2e-3, "CD1_2": 3e-4, "CD2_1": -2e-4, "CD2_2": 1e-3},
+    "cd": {"CDELT1": None, "CDELT2": None, "CROTA2": None, "CD1_1": 2e-3, "CD1_2": 3e-4, "CD2_1": -2e-4,
+           "CD2_2": 1e-3},
     "cea": {"CTYPE1": "CRLN-CEA", "CTYPE2": "CRLT-CEA", "CUNIT1": "deg", "CUNIT2": "deg", "CDELT1": 0.03,
             "CDELT2": 0.03, "CROTA2": 0.0, "CRVAL2": 0.0},
     "sip": SIP,
@@ -266,7 +268,7 @@ def test_wcs_crops_as_astropy_slices(kind: str, window: Window) -> None:
     assert np.allclose(list(world.values()), wanted.all_pix2world(x, y, 0), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in CARDS if kind != "sip"])
+@pytest.mark.parametrize("kind", CARDS)
 @given(data=st.data())
 @QUICK
 def test_wcs_of_any_view_says_where_its_pixels_are(kind: str, data: st.DataObject) -> None:
@@ -274,7 +276,7 @@ def test_wcs_of_any_view_says_where_its_pixels_are(kind: str, data: st.DataObjec
     y, x = np.array([0.0, 3.5, 20]), np.array([1.0, 7, -2])
     world = view.pixel_to_world(y=y, x=x)
     assert np.allclose(list(world.values()), view.wcs.all_pix2world(x, y, 0), rtol=1e-11, atol=1e-11)
-    written = WCS(view.wcs.to_header())  # as a file would hold it
+    written = WCS(view.wcs.to_header(relax=True))  # as a file would hold it
     assert np.allclose(list(world.values()), written.all_pix2world(x, y, 0), rtol=1e-8, atol=1e-8)
 
 
@@ -289,8 +291,6 @@ def test_wcs_of_cubes_and_of_other_grids() -> None:
         grid.pixel_to_world(y=0, x=0)
     with pytest.raises(GridError, match="give HPLN= as well"):
         Grid.of(("y", "x"), SHAPE, SUN).world_to_pixel(HPLT=0)
-    with pytest.raises(GridError, match="distortion .* can be cropped, not scaled"):
-        sun("sip").coarsen(y=2, x=2).wcs
     for name in ("wcs", "affine"):
         with pytest.raises(GridError, match=f"{name}: this grid is located by CoordLocator"):
             getattr(Grid.of(("y", "x"), SHAPE, CURVED), name)
@@ -372,6 +372,19 @@ def test_curved_coordinates() -> None:
     )  # past the date line
 
 
+def test_the_nearest_pixel_near_a_pole() -> None:
+    polar = CoordLocator((
+        Coord("lat", ("y", "x"), np.array([[80.0, 82.0]]), {"units": "degrees_north"}),
+        Coord("lon", ("y", "x"), np.array([[4.0, 0.0]]), {"units": "degrees_east"}),
+    ), ("y", "x"))  # fmt: skip
+    grid = Grid.of(("y", "x"), (1, 2), polar)
+    assert (
+        grid.world_to_pixel(lat=80, lon=0)["x"] == 0
+    )  # four degrees of longitude are less than two of latitude
+    with pytest.raises(GridError, match="no pixel for lat=nan"):
+        grid.world_to_pixel(lat=np.nan, lon=0)
+
+
 # -- dims ---------------------------------------------------------------------------------------------------
 
 
@@ -412,20 +425,23 @@ def test_grids_without_a_place() -> None:
 def test_errors_name_the_dim() -> None:
     grid = Grid.of(("y", "x"), SHAPE, UTM)
     for call in (
-        lambda: grid.crop(Window(z=(0, 1))), lambda: grid.pad(z=1), lambda: grid.coarsen(z=2), lambda: grid.flip("z"),
-        lambda: grid.drop("z"), lambda: grid.resize(z=3), lambda: grid.axis("z"), lambda: grid.pixel_to_world(z=0),
+        lambda: grid.crop(Window(z=(0, 1))), lambda: grid.pad(z=1), lambda: grid.coarsen(z=2),
+        lambda: grid.flip("z"), lambda: grid.drop("z"), lambda: grid.resize(z=3), lambda: grid.axis("z"),
+        lambda: grid.pixel_to_world(z=0),
     ):  # fmt: skip
         with pytest.raises(GridError, match=r"no dim 'z'; the dims are \('y', 'x'\)"):
             call()
+    flat = Grid.of("yx", SHAPE, GeoLocator((1, 1, 0, 1, 1, 0), None))
+    bumpy = Grid.of("yx", (3, 2), vectors([1, 3, 2], [0, 1]))
     for reason, call in {
         "factor y=0 must be positive": lambda: grid.coarsen(y=0),
         "not a permutation": lambda: grid.transpose("y", "z"),
         "there is a dim 'y' already": lambda: grid.insert(0, "y", 2),
         "give y= as well": lambda: grid.pixel_to_world(x=0),
         "give x= as well": lambda: grid.world_to_pixel(y=0),
-        "cannot be inverted": lambda: Grid.of("yx", SHAPE, GeoLocator((1, 1, 0, 1, 1, 0), None)).world_to_pixel(x=0, y=0),
+        "cannot be inverted": lambda: flat.world_to_pixel(x=0, y=0),
         "no pixel from": lambda: Grid.of("yx", SHAPE, CURVED).world_to_pixel(depth=1),
-        "not monotonic": lambda: Grid.of("yx", (3, 2), vectors([1, 3, 2], [0, 1])).world_to_pixel(lat=1, lon=0),
+        "not monotonic": lambda: bumpy.world_to_pixel(lat=1, lon=0),
         "has one value": lambda: Grid.of("yx", (1, 2), vectors([1], [0, 1])).world_to_pixel(lat=1, lon=0),
     }.items():  # fmt: skip
         with pytest.raises(GridError, match=reason):

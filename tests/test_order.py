@@ -26,12 +26,16 @@ def test_it_mixes_well() -> None:
 
 
 def test_seed_and_epoch_change_it() -> None:
-    orders = {tuple(permuted(i, 50, seed, epoch) for i in range(50)) for seed in range(5) for epoch in range(5)}
+    orders = {
+        tuple(permuted(i, 50, seed, epoch) for i in range(50)) for seed in range(5) for epoch in range(5)
+    }
     assert len(orders) == 25
 
 
 def test_a_hundred_million_samples_cost_nothing() -> None:
-    chain = sg.buffer_from_vector([{"x": np.zeros((10_000, 10_000), np.uint8)}]).key_transform("x", sg.patch(1))
+    chain = sg.buffer_from_vector([{"x": np.zeros((10_000, 10_000), np.uint8)}]).key_transform(
+        "x", sg.patch(1)
+    )
     shuffled = chain.shuffle(seed=1).batch(4)
     assert len(shuffled) == 25_000_000
     assert next(iter(shuffled))["x"].shape == (4, 1, 1)
@@ -39,7 +43,10 @@ def test_a_hundred_million_samples_cost_nothing() -> None:
 
 def test_generators_depend_on_their_four_numbers() -> None:
     assert generator(1, 2, 3, 4).random() == generator(1, 2, 3, 4).random()
-    draws = {generator(*numbers).random() for numbers in [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]}
+    draws = {
+        generator(*numbers).random()
+        for numbers in [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]
+    }
     assert len(draws) == 5
 
 
@@ -48,7 +55,9 @@ def noisy(x: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
 
 
 def numbers(count: int = 100) -> sg.Buffer:
-    return sg.buffer_from_vector([{"x": np.array([float(i)])} for i in range(count)]).key_transform("x", noisy)
+    return sg.buffer_from_vector([{"x": np.array([float(i)])} for i in range(count)]).key_transform(
+        "x", noisy
+    )
 
 
 def epoch(stream: sg.Stream) -> np.ndarray:

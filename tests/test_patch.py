@@ -97,7 +97,9 @@ def test_labels_are_never_averaged() -> None:
 
 
 def test_sizes_by_dim_and_dims_by_name(samples) -> None:
-    chain = sg.files(samples / "geoscience/eraint_uvz.nc", key="u").key_transform("u", sg.open_netcdf(variable="u"))
+    chain = sg.files(samples / "geoscience/eraint_uvz.nc", key="u").key_transform(
+        "u", sg.open_netcdf(variable="u")
+    )
     cut = chain.key_transform("u", sg.patch({"latitude": 64, "longitude": 100, "level": 1}))
     assert cut[0]["u"].shape == (2, 1, 64, 100)
     assert chain.key_transform("u", sg.patch((50, 60)))[0]["u"].shape == (2, 3, 50, 60)
@@ -128,7 +130,9 @@ def test_bad_edge() -> None:
 def test_a_scene_smaller_than_the_patch(samples) -> None:
     path = samples / "remote_sensing/float_nan.tif"
     chain = sg.files([path], key="image").key_transform("image", sg.open_geotiff())
-    with pytest.raises(sg.SampleError, match=r'size 64 exceeds y=2 of .*float_nan.tif; use a smaller size or edge="pad"'):
+    with pytest.raises(
+        sg.SampleError, match=r'size 64 exceeds y=2 of .*float_nan.tif; use a smaller size or edge="pad"'
+    ):
         chain.key_transform("image", sg.patch(64))[0]
     assert chain.key_transform("image", sg.patch(64, edge="pad"))[0]["image"].shape == (1, 64, 64)
 

@@ -73,7 +73,11 @@ def test_steps_that_move_pixels(rgb: sg.Buffer) -> None:
 
 def test_scenes_come_one_after_another(samples: Path) -> None:
     paths = sorted((samples / "helio" / "sharp_377").glob("*.fits"))
-    chain = sg.files(paths, key="image").key_transform("image", sg.open_fits()).key_transform("image", sg.patch(128))
+    chain = (
+        sg.files(paths, key="image")
+        .key_transform("image", sg.open_fits())
+        .key_transform("image", sg.patch(128))
+    )
     seen = []
 
     def model(x: np.ndarray) -> np.ndarray:
@@ -93,7 +97,10 @@ def test_more_bands_and_fewer(chain: sg.Buffer, tmp_path: Path) -> None:
     (one,) = chain.batch(8).predict(lambda x: x.mean(axis=1), inverse=[])
     assert one.dims == ("y", "x")
     for scene, count in ((five, 5), (one, 1)):
-        with rasterio.open(scene.save(tmp_path / f"{count}.tif")) as file, rasterio.open(chain.scene("image").files[0]) as source:
+        with (
+            rasterio.open(scene.save(tmp_path / f"{count}.tif")) as file,
+            rasterio.open(chain.scene("image").files[0]) as source,
+        ):
             assert file.count == count and file.transform == source.transform and file.crs == source.crs
 
 
@@ -109,12 +116,19 @@ def test_super_resolution(chain: sg.Buffer, rgb: sg.Buffer, tmp_path: Path, fact
     (scene,) = chain.batch(8).predict(lambda x: x.repeat(factor, axis=-1).repeat(factor, axis=-2))
     assert scene.shape == (3, 718 * factor, 791 * factor)
     np.testing.assert_allclose(scene.array[:, ::factor, ::factor], rgb[0]["image"], rtol=1e-6, atol=1e-4)
-    with rasterio.open(scene.save(tmp_path / "fine.tif")) as file, rasterio.open(chain.scene("image").files[0]) as source:
-        assert file.bounds == pytest.approx(source.bounds) and file.res[0] == pytest.approx(source.res[0] / factor)
+    with (
+        rasterio.open(scene.save(tmp_path / "fine.tif")) as file,
+        rasterio.open(chain.scene("image").files[0]) as source,
+    ):
+        assert file.bounds == pytest.approx(source.bounds) and file.res[0] == pytest.approx(
+            source.res[0] / factor
+        )
 
 
 def test_lower_resolution(rgb: sg.Buffer) -> None:
-    chain = rgb.key_transform("image", sg.crop(y=slice(0, 640), x=slice(0, 640))).key_transform("image", sg.patch(64))
+    chain = rgb.key_transform("image", sg.crop(y=slice(0, 640), x=slice(0, 640))).key_transform(
+        "image", sg.patch(64)
+    )
     (scene,) = chain.batch(8).predict(lambda x: x[..., ::4, ::4], inverse=[])
     assert scene.shape == (3, 160, 160)
     assert scene.grid.affine[0] == pytest.approx(4 * rgb.scene("image").grid.affine[0])
@@ -131,7 +145,12 @@ def test_another_key_takes_the_output_back(samples: Path, tmp_path: Path) -> Non
     folder = samples / "helio" / "sharp_377"
     chain = (
         sg.buffer_from_vector(
-            [{"image": str(next(folder.glob("*continuum.fits"))), "target": str(next(folder.glob("*Br.fits")))}]
+            [
+                {
+                    "image": str(next(folder.glob("*continuum.fits"))),
+                    "target": str(next(folder.glob("*Br.fits"))),
+                }
+            ]
         )
         .key_transform(("image", "target"), sg.open_fits())
         .key_transform("image", sg.normalize(mean=50000.0, std=5000.0))
@@ -206,8 +225,13 @@ def test_scenes_of_one_name_do_not_overwrite_each_other(samples: Path, tmp_path:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         shutil.copy(samples / "remote_sensing" / "RGB.byte.tif", tmp_path / folder / "same.tif")
-    chain = sg.files(str(tmp_path / "*" / "same.tif"), key="image").key_transform("image", sg.open_geotiff(bands=1))
-    paths = [scene.save(tmp_path / "out") for scene in chain.key_transform("image", sg.patch(256)).batch(4).predict(identity)]
+    chain = sg.files(str(tmp_path / "*" / "same.tif"), key="image").key_transform(
+        "image", sg.open_geotiff(bands=1)
+    )
+    paths = [
+        scene.save(tmp_path / "out")
+        for scene in chain.key_transform("image", sg.patch(256)).batch(4).predict(identity)
+    ]
     assert len({*paths}) == 2 and all(path.exists() for path in paths)
 
 
@@ -217,7 +241,9 @@ def test_saving_over_the_input_is_refused(rgb: sg.Buffer) -> None:
         scene.save(scene.files[0])
 
 
-def test_a_write_that_fails_leaves_nothing(rgb: sg.Buffer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_leaves_nothing(
+    rgb: sg.Buffer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import rasterio.io
 
     def fail(*args: object, **kwargs: object) -> None:

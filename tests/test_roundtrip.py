@@ -11,7 +11,9 @@ import streamgeo as sg
 from tests.conftest import SAMPLES
 from tests.real import CASES, LEFT_OUT, Case
 
-pytestmark = pytest.mark.skipif(not SAMPLES.is_dir(), reason="no sample files: set STREAMGEO_SAMPLES to their folder")
+pytestmark = pytest.mark.skipif(
+    not SAMPLES.is_dir(), reason="no sample files: set STREAMGEO_SAMPLES to their folder"
+)
 
 
 def identity(x: np.ndarray) -> np.ndarray:
@@ -20,7 +22,11 @@ def identity(x: np.ndarray) -> np.ndarray:
 
 def chain_of(case: Case, size: int, *, raw: bool = False) -> sg.Buffer:
     chain = sg.files([case.path], key="image").key_transform("image", case.open(raw=raw))
-    edge = "shift" if min(chain.scene("image").grid.sizes[d] for d in chain.scene("image").grid.spatial) >= size else "pad"
+    edge = (
+        "shift"
+        if min(chain.scene("image").grid.sizes[d] for d in chain.scene("image").grid.spatial) >= size
+        else "pad"
+    )
     return chain.key_transform("image", sg.patch(size, size // 2, edge=edge))
 
 

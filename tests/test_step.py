@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import streamgeo as sg
 from streamgeo.errors import InverseError, StepError
+from streamgeo.parameters import function_key, function_name, in_unit, literal
 from streamgeo.step import (
     POINT,
     REGISTRY,
@@ -22,11 +23,7 @@ from streamgeo.step import (
     Moves,
     Step,
     as_step,
-    function_key,
-    function_name,
     halo,
-    in_unit,
-    literal,
     register,
     step_from_json,
     wants,
@@ -252,7 +249,7 @@ def test_steps_are_frozen() -> None:
 
 
 def test_repr_of_registered_and_plain_steps() -> None:
-    assert repr(power(2)) == "sg.test_step.power(exponent=2)"
+    assert repr(power(2)) == "test_step.power(exponent=2)"
     assert repr(power(2, note="a'b")) == 'sg.test_step.power(exponent=2, note="a\'b")'
     assert repr(each("y", "x", size=3)) == "sg.test_step.each('y', 'x', size=3)"
     assert repr(Step(double, halve, reach=halo(2))) == "Step(double, inverse=halve, reach=halo(2))"

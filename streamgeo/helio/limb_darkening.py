@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from streamgeo.errors import StepError
 from streamgeo.grid import Grid
 from streamgeo.helio.disc import ARCSEC, angular_radius, mu
+from streamgeo.parameters import in_unit
 from streamgeo.pointwise import Array, as_floats, settle
-from streamgeo.step import POINT, Step, in_unit, register
+from streamgeo.step import POINT, Step, register
 from streamgeo.window import Window
 
 Coefficients = tuple[float, ...]
@@ -42,9 +43,10 @@ def limb_darkening(
 
     Args:
         wavelength: in nm, or a Quantity.
-        law: ``"neckel2005"`` (the default): fifth degree in mu, 422.57 to 1100 nm (Neckel 2005, Solar Physics
-            229, 13). ``"neckel1994"``: the same form tabulated (Neckel & Labs 1994, Solar Physics 153, 91),
-            here at 617.33 nm only, +-1 nm. ``"allen"``: second degree in mu, 400 to 1500 nm (Cox 2000,
+        law: ``"neckel1994"`` (the default): fifth degree in mu, tabulated for 303.327 to 1098.95 nm and
+            interpolated linearly between (Neckel & Labs 1994, Solar Physics 153, 91, table 1).
+            ``"neckel2005"``: the same form as a function of the wavelength, 422.57 to 1100 nm (Neckel 2005,
+            Solar Physics 229, 13). ``"allen"``: second degree in mu, 400 to 1500 nm (Cox 2000,
             Allen's Astrophysical Quantities). ``"hmi"``: fifth degree in ln mu at 617.33 nm, +-1 nm (the HMI
             team's; (r/R)**2 is limited to .99975), where the wavelength may be left out.
         coefficients: A0, A1, ... of ``I = A0 + A1 mu + A2 mu^2 + ...`` instead of a wavelength and a law.
@@ -62,7 +64,7 @@ def limb_darkening(
             raise StepError(f"{_WHAT}: give either coefficients= or a wavelength and a law, not both")
         chosen: Coefficients = tuple(in_unit(c, "", f"{_WHAT}: coefficients") for c in coefficients)
     else:
-        chosen = _coefficients(wavelength, law or "neckel2005")
+        chosen = _coefficients(wavelength, law or "neckel1994")
     settings: dict[str, Any] = {"coefficients": chosen, "logarithmic": law == "hmi", "rsun": None}
     if rsun is not None:
         settings["rsun"] = _radius(rsun)
@@ -139,7 +141,8 @@ def _coefficients(wavelength: Any, law: str) -> Coefficients:
 
 
 def _neckel1994(nm: float) -> Coefficients:
-    return 0.31445, 1.35342, -1.82654, 2.35725, -1.68781, 0.48922
+    row = [float(np.interp(nm, _NECKEL_NM, column)) for column in zip(*_NECKEL_ROWS)]
+    return tuple(value / sum(row) for value in row)  # the table is rounded (.998 at 365.875 nm): 1 at disc centre
 
 
 def _neckel2005(nm: float) -> Coefficients:
@@ -164,11 +167,49 @@ def _hmi(nm: float) -> Coefficients:
     return 1.0, 0.459224, 0.132395, 0.019601, 0.000802, -4.31934e-5
 
 
+# Neckel & Labs 1994, table 1: wavelengths in nm, and A0 to A5 at each.
+_NECKEL_NM = (
+    303.327, 310.843, 320.468, 329.897, 349.947, 365.875, 374.086, 390.915, 401.97, 416.319,
+    427.93, 443.885, 445.125, 457.345, 477.427, 492.905, 519.93, 541.76, 559.95, 579.88,
+    610.975, 640.97, 669.4, 700.875, 748.71, 811.76, 869.6, 948.85, 1046.6, 1098.95,
+)  # fmt: skip
+_NECKEL_ROWS = (
+    (0.08011, 0.70695, 0.49910, -0.31080, -0.02177, 0.04642),
+    (0.08160, 0.71609, 0.69685, -0.87703, 0.47008, -0.08760),
+    (0.08833, 0.77285, 0.65382, -1.04647, 0.72921, -0.19775),
+    (0.09188, 0.92459, 0.19604, -0.39546, 0.23599, -0.05303),
+    (0.11012, 1.02168, -0.10924, -0.00055, -0.08688, 0.06487),
+    (0.12828, 1.04969, 0.17482, -1.13371, 1.23882, -0.45990),
+    (0.12579, 0.85402, 0.54601, -1.15048, 0.88928, -0.26462),
+    (0.12995, 0.91836, -0.07566, 0.19149, -0.28712, 0.12298),
+    (0.12323, 1.08648, -0.43974, 0.45912, -0.32759, 0.09850),
+    (0.12814, 1.19947, -0.84407, 1.07201, -0.79537, 0.23982),
+    (0.14249, 1.28796, -1.19564, 1.68603, -1.36658, 0.44572),
+    (0.16220, 1.24893, -0.92165, 0.89978, -0.50148, 0.11220),
+    (0.15248, 1.38517, -1.49615, 1.99886, -1.48155, 0.44119),
+    (0.16604, 1.38544, -1.52275, 2.00232, -1.45969, 0.42864),
+    (0.19571, 1.30551, -1.25845, 1.50626, -1.05472, 0.30570),
+    (0.20924, 1.30798, -1.20411, 1.21505, -0.67196, 0.14381),
+    (0.23695, 1.29927, -1.28034, 1.37760, -0.85054, 0.21706),
+    (0.26073, 1.27428, -1.30352, 1.47085, -0.96618, 0.26384),
+    (0.26892, 1.34319, -1.58427, 1.91271, -1.31350, 0.37295),
+    (0.28392, 1.36896, -1.75998, 2.22154, -1.56074, 0.44630),
+    (0.30854, 1.36620, -1.83572, 2.33221, -1.63082, 0.45959),
+    (0.33644, 1.30590, -1.79238, 2.45040, -1.89979, 0.59943),
+    (0.34685, 1.37539, -2.04425, 2.70493, -1.94290, 0.55999),
+    (0.37885, 1.25553, -1.70908, 2.19647, -1.59554, 0.47378),
+    (0.40627, 1.22842, -1.67877, 2.05535, -1.39972, 0.38845),
+    (0.42977, 1.25182, -1.85164, 2.31949, -1.59101, 0.44155),
+    (0.45396, 1.25101, -2.02958, 2.75410, -2.02287, 0.59338),
+    (0.47855, 1.19813, -1.86296, 2.36939, -1.64367, 0.46056),
+    (0.49870, 1.21429, -2.06976, 2.80703, -2.05247, 0.60221),
+    (0.51149, 1.19354, -2.00174, 2.66936, -1.94981, 0.57715),
+)  # fmt: skip
 _ALLEN_U = (-8.9829751, 0.0069093916, -1.8144591e-6, 2.2540875e-10, -1.3389747e-14, 3.0453572e-19)
 _ALLEN_V = (9.2891180, -0.0062212632, 1.5788029e-6, -1.9359644e-10, 1.1444469e-14, -2.599494e-19)
 _LAWS: dict[str, tuple[float, float, Callable[[float], Coefficients]]] = {
+    "neckel1994": (303.327, 1098.95, _neckel1994),
     "neckel2005": (422.57, 1100.0, _neckel2005),
-    "neckel1994": (_HMI_LINE - 1, _HMI_LINE + 1, _neckel1994),
     "allen": (400.0, 1500.0, _allen),
     "hmi": (_HMI_LINE - 1, _HMI_LINE + 1, _hmi),
 }

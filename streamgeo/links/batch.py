@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from streamgeo.errors import BatchError
 from streamgeo.links.base import Link, Task
+from streamgeo.parameters import literal
 from streamgeo.plan import Item, Run, finished, naming
-from streamgeo.step import literal
 
 Array = NDArray[Any]
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from streamgeo.errors import ChainError
 from streamgeo.links.base import Link, Task, as_value, need
 from streamgeo.openers import Opener
+from streamgeo.parameters import function_name
 from streamgeo.plan import Draw, Item, Place, Run, apply_step, finished, grid_of, naming
-from streamgeo.step import Step, function_name
+from streamgeo.step import Step
 
 Array = NDArray[Any]
 

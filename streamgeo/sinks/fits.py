@@ -88,6 +88,11 @@ def write(path: Path, values: Array, grid: Grid, template: Template) -> None:
             _write_hdu(file, head, stored)
 
 
+def _own(template: Template) -> bool:
+    """Whether a FITS file was read, so that there is a header to take over."""
+    return template.format == "fits" and bool(template.carry.get("headers"))
+
+
 def _stacks(grid: Grid, template: Template) -> bool:
     return template.format == "fits" and _STACK in grid.dims and _STACK in template.dims
 
@@ -103,8 +108,8 @@ def _file_order(grid: Grid, template: Template) -> list[str]:
 
 
 def _parts(values: Array, grid: Grid, template: Template) -> list[_Part]:
-    texts: Sequence[str] = template.carry.get("headers", ()) if template.format == "fits" else ()
-    hdus: Sequence[int] = template.carry.get("hdus", ()) if texts else ()
+    texts: Sequence[str] = template.carry["headers"] if _own(template) else ()
+    hdus: Sequence[int] = template.carry["hdus"] if _own(template) else ()
     text, hdu = (texts[0], hdus[0]) if texts else ("", 0)
     if not _stacks(grid, template):
         return [_Part(values, grid, text, hdu)]
@@ -123,7 +128,7 @@ def _parts(values: Array, grid: Grid, template: Template) -> list[_Part]:
 
 def _as_stored(values: Array, template: Template, name: str) -> tuple[Array, dict[str, Any]]:
     """Values of a type that FITS has, and the cards that say what they stand for."""
-    if template.raw and template.format == "fits":
+    if template.raw and _own(template):
         return _exactly(values, np.dtype(template.carry["dtype"]), name), {}
     if values.dtype.kind == "b":
         values = values.astype(np.uint8)
@@ -146,7 +151,7 @@ def _exactly(values: Array, dtype: np.dtype[Any], name: str) -> Array:
         return values
     with np.errstate(invalid="ignore", over="ignore"):
         cast = values.astype(dtype)
-        same = np.array_equal(cast.astype(values.dtype), values, equal_nan=values.dtype.kind == "f")
+        same = np.array_equal(cast, values, equal_nan=cast.dtype.kind == values.dtype.kind == "f")
     if not same:
         raise WriteError(
             f"save: {name} was opened with raw=True and is stored as {dtype}, which does not hold these "
@@ -216,7 +221,7 @@ def _body(part: _Part, template: Template) -> Any:
     """The cards that describe the image: those of the input, and where it lies now."""
     from astropy.io.fits import Header
 
-    own, locator = template.format == "fits", part.grid.locator
+    own, locator = _own(template), part.grid.locator
     text = part.text if own else locator.header if isinstance(locator, WcsLocator) else ""
     body, notes = _place(Header.fromstring(text), part.grid, template)
     stale = _PACKING if not (own and template.raw) else ()
@@ -245,7 +250,7 @@ def _place(header: Any, grid: Grid, template: Template) -> tuple[Any, list[str]]
     """The header with WCS cards for ``grid``, and what they cannot say."""
     from astropy.io.fits import Header
 
-    locator, own = grid.locator, template.format == "fits"
+    locator, own = grid.locator, _own(template)
     unmoved = template.carry.get("wcs") if own else None
     naxis = header.get("NAXIS", 0)
     if own and (locator.header if isinstance(locator, WcsLocator) else locator) == unmoved:
@@ -369,6 +374,9 @@ def _add_attrs(header: Any, template: Template) -> list[str]:
     from astropy.io.fits import Card
 
     left = []
+    for key in ("COMMENT", "HISTORY"):
+        for line in str(template.attrs.get(key, "")).splitlines():
+            header[key] = _ascii(line)
     for key, given in template.attrs.items():
         value = given.item() if isinstance(given, np.ndarray | np.generic) and np.size(given) == 1 else given
         name = _ascii(str(key))

@@ -37,8 +37,9 @@ def write(path: Path, values: Array, grid: Grid, template: Template) -> None:
     uint8. NaN becomes the nodata value of the file that was read, where the dtype holds it, else NaN is
     declared as nodata. A valid value that GDAL would take for nodata (it compares to 4 float32 steps) is
     moved to the nearest float that it would not, with a warning. Integers of a model are all valid: no
-    nodata is declared for them. With ``template.raw`` the numbers are the file's own: scale, offset, nodata,
-    colour map and the file's mask band go with them, unchanged.
+    nodata is declared for them. With ``template.raw`` the numbers of the file's bands are its own: they get
+    its dtype, scale, offset, nodata, colour map and mask band, unchanged (but their own dtype, and a
+    warning, where the file's does not hold them exactly).
 
     CRS and transform follow the grid, also flipped and sheared; ground control points and RPCs follow its
     crops, flips and scales. Coordinate vectors give a transform when they are regular. Descriptions, units,
@@ -67,6 +68,11 @@ class _Layout(NamedTuple):
     template: Template
     spatial: tuple[str, str]
     bands: tuple[int, ...] | None
+
+    @property
+    def raw(self) -> bool:
+        """Whether the numbers are the file's own; bands that a model made are not, whatever went in."""
+        return self.template.raw and (self.bands is not None or self.template.format != "geotiff")
 
     def own(self, key: str, default: Any = None) -> Any:
         """What the source carried under ``key``; ``default`` for templates of other formats."""
@@ -124,22 +130,19 @@ def _values(planes: Array, layout: _Layout) -> tuple[Array, float | None]:
     nodatavals = [template.nodata]
     if template.nodata is None:  # the bands may have different ones
         nodatavals = layout.by_band("nodatavals") or layout.own("nodatavals") or nodatavals
-    if not template.raw:
+    if not layout.raw:
         colours = _colorinterp(layout, planes.shape[0])
         hiding = (
             len(colours) in (2, 4) and colours[-1] == "alpha"
         )  # the cases in which GDAL takes it for a mask
         return physical_values(planes, nodatavals, hidden=planes[-1] == 0 if hiding else None)
-    stored = layout.own("dtype")
-    if stored is not None and np.dtype(stored) != planes.dtype.newbyteorder("="):
-        say(f"raw values are {planes.dtype.name}, the file's were {stored}: {planes.dtype.name} is written")
-    return raw_values(planes, nodatavals)
+    return raw_values(planes, nodatavals, layout.own("dtype"))
 
 
 def _mask(layout: _Layout) -> NDArray[np.uint8] | None:
     """The mask band of the file that raw values came from, at the pixels of the grid (the nearest)."""
     kind = layout.own("mask", "none")
-    if not layout.template.raw or kind == "none":
+    if not layout.raw or kind == "none":
         return None
     axes = [layout.grid.axis(dim) for dim in layout.spatial]
     if kind == "bands" or not all(axis.located for axis in axes):
@@ -240,7 +243,7 @@ def _write(
             dst.gcps = (points, crs)
         if "rpcs" in place:
             dst.rpcs = place["rpcs"]
-        if layout.template.raw:
+        if layout.raw:
             for band, colours in (layout.own("colormaps") or {}).items():
                 if layout.bands and band in layout.bands:
                     dst.write_colormap(layout.bands.index(band) + 1, colours)
@@ -300,7 +303,7 @@ def _describe(dst: Any, data: Array, layout: _Layout) -> None:
             dst.set_band_unit(i, text)
     for key, neutral in (("scales", 1.0), ("offsets", 0.0)):
         packing = layout.by_band(key)
-        if template.raw and packing and set(packing) != {neutral}:
+        if layout.raw and packing and set(packing) != {neutral}:
             setattr(dst, key, packing)
 
 

@@ -39,9 +39,11 @@ def physical_values(
     return _fill(data, missing, nodata), nodata
 
 
-def raw_values(planes: Array, nodatavals: Sequence[float | int | None]) -> tuple[Array, float | None]:
-    """The same for values as they were stored: the array is not changed."""
-    data, several = tiff_dtype(planes), _different(nodatavals)
+def raw_values(
+    planes: Array, nodatavals: Sequence[float | int | None], stored: str | None
+) -> tuple[Array, float | None]:
+    """The same for values as they were stored, in dtype ``stored`` (if known) where it holds them exactly."""
+    data, several = _exactly(tiff_dtype(planes), stored), _different(nodatavals)
     if len(several) > 1:
         say(f"the bands have different nodata values ({several}), a GeoTIFF has one: none is declared")
     declared = several[0] if len(several) == 1 else None
@@ -70,6 +72,20 @@ def tiff_dtype(planes: Array) -> Array:
             f"save: a GeoTIFF cannot hold {dtype.name} values; use astype, for example to float32"
         )
     return planes.astype({"bool": "uint8", "float16": "float32"}.get(dtype.name, dtype), copy=False)
+
+
+def _exactly(data: Array, stored: str | None) -> Array:
+    if stored is None or data.dtype == np.dtype(stored):
+        return data
+    with np.errstate(invalid="ignore", over="ignore"):  # of a cast that loses something: it is compared below
+        cast = tiff_dtype(data.astype(stored))
+    if np.array_equal(cast.astype(data.dtype), data, equal_nan=data.dtype.kind in "fc"):
+        return cast
+    say(
+        f"the file's {stored} does not hold these raw {data.dtype.name} values exactly: "
+        f"{data.dtype.name} is written"
+    )
+    return data
 
 
 def _different(nodatavals: Sequence[float | int | None]) -> list[float | int | None]:

@@ -118,7 +118,7 @@ def _fill(out: Out, values: Array, fill: Any) -> Any:
     netCDF4-python masks pixels that equal the default fill value, in bytes only where the variable is
     pre-filled. So integers that came from elsewhere get a fill value that no pixel has.
     """
-    kind, own = values.dtype.kind, _as_stored(out, values)
+    kind, own = values.dtype.kind, _as_stored(out, values) and out.storage.get("default_fill", True)
     if fill is not None:
         return _fitting(fill, values, out.path)
     if kind in "iu" and values.dtype.itemsize == 1:

@@ -160,7 +160,7 @@ def physical(
 def mask_at(
     rows: NDArray[np.int64], cols: NDArray[np.int64], *, path: str, overview: int | None, band: int
 ) -> NDArray[np.uint8]:
-    """The mask of a band at rows and columns: 0 where missing or outside. A template carries it for its sink."""
+    """The mask of a band at rows and columns, 0 where missing or outside; templates carry it for the sink."""
     out = np.zeros((rows.size, cols.size), np.uint8)
     with dataset(path, overview, "save: the mask") as src:
         inside = [(at >= 0) & (at < size) for at, size in zip((rows, cols), src.shape)]

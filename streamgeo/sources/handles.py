@@ -6,6 +6,7 @@ and none may cross a fork. It is taken out of the pool while it is used, so what
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections import OrderedDict
@@ -33,14 +34,22 @@ class Pool:
 
     @contextmanager
     def lease(
-        self, kind: str, path: str, open: Callable[[str], Any], close: Callable[[Any], None]
+        self,
+        kind: str,
+        path: str,
+        open: Callable[[str], Any],
+        close: Callable[[Any], None],
+        *,
+        shared: bool = False,
     ) -> Iterator[Any]:
         """A handle of ``path`` opened by ``open``, from the pool when this thread has one of the same file.
 
-        A file that changed (size or time of modification) is opened anew. After an error inside the block the
+        With ``shared`` any thread's will do: for a library that the caller calls under one lock. A file that
+        changed (size or time of modification) is opened anew. After an error inside the block the
         handle is closed and not used again.
         """
-        key: _Key = (os.getpid(), threading.get_ident(), kind, path, identity(path))
+        thread = 0 if shared else threading.get_ident()
+        key: _Key = (os.getpid(), thread, kind, path, identity(path))
         with self._lock:
             entry = self._idle.pop(key, None)
         handle = entry[0] if entry else open(path)
@@ -70,6 +79,7 @@ class Pool:
 
 _LEFT: list[Any] = []
 POOL = Pool()
+atexit.register(POOL.close)  # a GDAL dataset that dies with the interpreter writes errors to the terminal
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=POOL.forget)
 

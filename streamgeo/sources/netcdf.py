@@ -1,6 +1,8 @@
 """NetCDF: a variable of a file, or several stacked, as a lazy scene.
 
-netCDF-C is not thread-safe at all, so every call into it holds one lock; unpacking happens outside of it.
+netCDF-C is not thread-safe at all, so every call into it holds one lock; unpacking happens outside of it. All
+threads share one handle of a file: HDF5 crashes when a file that holds text is open twice in a process
+(HDFGroup/hdf5 issue 5359, Unidata/netcdf-c issue 2510).
 """
 
 from __future__ import annotations
@@ -102,7 +104,7 @@ def _dataset(path: str) -> Iterator[Any]:
     """An open ``netCDF4.Dataset`` with the lock held; what goes wrong is an OpenError that names the file."""
     with lock():
         try:
-            with POOL.lease("netcdf", path, _open, _close) as dataset:
+            with POOL.lease("netcdf", path, _open, _close, shared=True) as dataset:
                 yield dataset
         except (StreamGeoError, MemoryError):
             raise

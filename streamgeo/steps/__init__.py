@@ -1,0 +1,1 @@
+"""Steps: one family a file."""

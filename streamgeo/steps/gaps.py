@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.errors import StepError
+from streamgeo.parameters import in_unit
 from streamgeo.pointwise import Array, as_floats, settle
-from streamgeo.step import POINT, Step, in_unit, register
+from streamgeo.step import POINT, Step, register
 
 
 @register("fill_nan")

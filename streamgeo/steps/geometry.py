@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from streamgeo.errors import StepError
 from streamgeo.grid import Grid
+from streamgeo.parameters import in_unit
 from streamgeo.pointwise import Array
-from streamgeo.step import POINT, SCENE, Moves, Step, in_unit, register
+from streamgeo.step import POINT, SCENE, Moves, Step, register
 from streamgeo.window import Box, Window
 
 Dim = str | int

@@ -7,8 +7,9 @@ from functools import partial
 import numpy as np
 
 from streamgeo.errors import StepError
+from streamgeo.parameters import in_unit
 from streamgeo.pointwise import Array, Numbers, PerBand, along_bands, as_floats, numbers, pointwise, settle
-from streamgeo.step import POINT, Step, in_unit, register
+from streamgeo.step import POINT, Step, register
 
 
 @register("normalize")

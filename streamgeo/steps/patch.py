@@ -195,7 +195,8 @@ def lay_out(
 def _cut(dim: str, whole: int, size: int, stride: int, edge: Edge, what: str) -> Cut:
     if stride > size and edge != "drop":
         raise StepError(
-            f'patch: stride {stride} exceeds size {size} in {dim}, which leaves gaps; use a smaller stride or edge="drop"'
+            f"patch: stride {stride} exceeds size {size} in {dim}, which leaves gaps; "
+            'use a smaller stride or edge="drop"'
         )
     if size > whole and edge != "pad":
         raise StepError(

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from streamgeo.errors import StepError
+from streamgeo.parameters import in_unit
 from streamgeo.pointwise import Array, pointwise
-from streamgeo.step import POINT, Step, in_unit, register
+from streamgeo.step import POINT, Step, register
 
 
 @register("stretch.asinh")

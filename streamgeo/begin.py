@@ -1,0 +1,82 @@
+"""Where chains begin: files, lists, iterables, mlx-data."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from streamgeo import engine, links
+from streamgeo.chain import Buffer, Stream
+from streamgeo.errors import ChainError
+from streamgeo.parameters import function_name
+
+
+def files(pattern: str | Path | Sequence[Any], key: str = "file") -> Buffer:
+    """A Buffer with one sample a file: its path under ``key``.
+
+    Args:
+        pattern: a pattern such as ``"aia/*.fits"`` (``**`` for any depth), matched in sorted order; or a list
+            of paths. A list inside the list is several files that make up one scene, such as one file a band.
+        key: the key.
+
+    Raises:
+        ChainError: when nothing matches, or the list is empty.
+    """
+    if isinstance(pattern, (str, Path)):
+        found: list[Any] = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))
+        if not found:
+            raise ChainError(
+                f"files: nothing matches {str(pattern)!r}; the working directory is {Path.cwd()}"
+            )
+    else:
+        found = list(pattern)
+        if not found:
+            raise ChainError("files: the list of paths is empty")
+    paths = tuple(_path(entry) for entry in found)
+    given = (
+        str(pattern)
+        if isinstance(pattern, (str, Path))
+        else [p if isinstance(p, str) else list(p) for p in paths]
+    )
+    return Buffer(links.Files(paths, key, f"sg.files({given!r}, key={key!r})"))
+
+
+def _path(entry: Any) -> str | tuple[str, ...]:
+    if isinstance(entry, (str, Path)):
+        return str(entry)
+    if isinstance(entry, Sequence) and entry and all(isinstance(part, (str, Path)) for part in entry):
+        return tuple(str(part) for part in entry)
+    raise ChainError(f"files: {entry!r} is not a path; give text, a pathlib.Path, or a list of these")
+
+
+def buffer_from_vector(data: Sequence[Mapping[str, Any]]) -> Buffer:
+    """A Buffer of the dicts in a list; their values become arrays.
+
+    Raises:
+        ChainError: when an entry is not a dict.
+    """
+    for number, sample in enumerate(data):
+        if not isinstance(sample, Mapping):
+            raise ChainError(f"buffer_from_vector: entry {number} is a {type(sample).__name__}; give dicts")
+    return Buffer(links.Vector(data))
+
+
+def stream_python_iterable(iterable_factory: Callable[[], Any]) -> Stream:
+    """A Stream of the samples of an iterable, which ``iterable_factory`` makes anew for each epoch."""
+    if not callable(iterable_factory):
+        raise ChainError("stream_python_iterable: give a function that returns an iterable, not the iterable")
+    shown = f"sg.stream_python_iterable({function_name(iterable_factory)})"
+    return Stream(links.Iterable(iterable_factory, shown))
+
+
+def from_mlx(source: Any) -> Buffer | Stream:
+    """A chain over the samples of an mlx-data Buffer or Stream. A Stream is reset for each epoch."""
+    kind = engine.mlx_kind(source)
+    if kind == "Buffer":
+        return Buffer(links.MlxBuffer(source))
+    if kind == "Stream":
+        return Stream(links.Iterable(partial(engine.from_mlx_stream, source), "sg.from_mlx(<Stream>)"))
+    raise ChainError(f"from_mlx: {type(source).__name__} is neither an mlx.data Buffer nor a Stream")
