@@ -14,7 +14,7 @@ from streamgeo import engine, explain, links
 from streamgeo.errors import ChainError, StepError
 from streamgeo.grid import Grid
 from streamgeo.parameters import function_name
-from streamgeo.plan import Item, Run, finished, naming
+from streamgeo.plan import Run, finished, naming
 from streamgeo.predict import Inverse, Model, Steps, predict
 from streamgeo.scene import Scene
 from streamgeo.step import Reach, as_step
@@ -398,15 +398,9 @@ def _run(node: links.Node, epoch: int) -> Run:
 
 def _epoch(node: links.Node, epoch: int) -> Iterator[Sample]:
     """The samples of one epoch; a failure names the sample's position."""
-    for number, task in enumerate(node.tasks(_run(node, epoch))):
-        with naming("", index=number):
-            sample = finished(_call(task))
+    for _, sample in links.epoch(node, _run(node, epoch)):
         if sample:
             yield sample
-
-
-def _call(task: Callable[[], Item]) -> Item:
-    return task()
 
 
 def _names(operation: str, what: str, value: Key) -> tuple[str, ...]:

@@ -72,7 +72,7 @@ def _wcs(header: str) -> Any:
     from astropy.io.fits import Header
     from astropy.wcs import WCS
 
-    with warnings.catch_warnings():
+    with _WCS_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # old headers: wcslib reports each unit and date it repairs
         return WCS(Header.fromstring(header), relax=True)
 

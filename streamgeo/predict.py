@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.errors import ChainError, MissingKeyError, StepError
-from streamgeo.links import Node
-from streamgeo.plan import Item, Place, Run, as_scene, finished, grid_of, naming
+from streamgeo.links import Node, epoch
+from streamgeo.plan import Item, Place, Run, as_scene, grid_of
 from streamgeo.replay import place_of
 from streamgeo.scene import Scene
 from streamgeo.step import Step
@@ -72,19 +72,20 @@ class Stitcher:
             scene = undo_given(self.steps, values, place, adapt, self.way)
         else:
             scene = undo_scene(self.way, values, place, adapt)
-        scene.name = self._own_name(scene.name, place.index)
+        scene.name = self._own_name(scene.name, scene.files, place.index)
         return scene
 
-    def _own_name(self, name: str, index: int) -> str:
-        """The name, with its folder or a number before it when another scene has the same file name already.
+    def _own_name(self, name: str, paths: Sequence[str], index: int) -> str:
+        """The file name, with its folder or a number before it when another scene has the same name already.
 
         Files of one name from several folders, saved to one folder, must not replace each other.
         """
-        path = Path(name)
-        for own in (path.name, f"{path.parent.name}_{path.name}", f"{index}_{path.parent.name}_{path.name}"):
+        base = Path(name).name
+        folder = Path(paths[0]).absolute().parent.name if paths else str(index)
+        for own in (base, f"{folder}_{base}", f"{index}_{folder}_{base}"):
             if self.names.setdefault(own, index) == index:
                 break
-        return str(path.with_name(own))
+        return own
 
     def close(self) -> None:
         """Raise for scenes that did not get all their patches."""
@@ -162,10 +163,7 @@ def _predict(node: Node, run: Run, model: Model, keys: Sequence[str], stitcher: 
     total = len(node) if node.parent is not None and _sized(node) else None
     progress = tqdm(total=total, desc="predict", unit="batch", delay=2, disable=None, leave=False)
     with progress:
-        for number, task in enumerate(node.tasks(run)):
-            with naming("", index=number):
-                item = task()
-                sample = finished(item)
+        for item, sample in epoch(node, run):
             outputs = _outputs(model, sample, keys, stitcher.way, item)
             for part, values in outputs:
                 scene = stitcher.put(values, _place(part, stitcher.way, values))

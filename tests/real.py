@@ -39,7 +39,6 @@ LEFT_OUT = {
     "geoscience/OR_GLM-L2-LCFA_G16_s20181830433000_e20181830433200_c20181830433231.nc": (
         "open_netcdf", {}, "variable",
     ),
-    "helio/eis_20210306_064444.head.h5": ("open_hdf5", {}, "dataset"),
 }  # fmt: skip
 
 NETCDF = {
@@ -78,6 +77,7 @@ NETCDF = {
     "geoscience/example_cfradial_ppi.nc": ["reflectivity_horizontal"],
 }
 HDF5 = {
+    "helio/eis_20210306_064444.head.h5": ["wavelength/wave_corr"],
     "helio/eis_20210306_064444.data.h5": ["level1/win00", "level1/win07"],
     "geoscience/GPM_DPR_test_file.HDF5": ["FS/SLV/precipWater"],
 }

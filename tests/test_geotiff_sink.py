@@ -302,6 +302,7 @@ def test_raw_values_keep_the_mask_of_their_file(tmp_path: Path, internal: bool) 
         (scene.grid.flip("y").crop(Window(x=(5, 20))), mask[::-1, 5:20]),
         (scene.grid.pad(y=2, x=(1, 0)), np.pad(mask, ((2, 2), (1, 0)))),
         (scene.grid.coarsen(y=3, x=5), mask[1:39:3, 2::5]),
+        (scene.grid.coarsen(y=2, x=10), mask[1::2, 5::10]),  # as GDAL's nearest: floor of the centre
         (scene.grid.crop(Window(y=(100, 110))), np.zeros((10, 50), np.uint8)),
     ):
         values = some(grid.shape, "uint8", 2)
@@ -395,6 +396,10 @@ def test_rpcs_follow_the_view_as_gdal_moves_them(tmp_path: Path) -> None:
     with rasterio.open(save(scene, tmp_path, grid=grid, values=np.zeros(grid.shape, np.float32))) as dst:
         for key in ("line_off", "line_scale", "samp_off", "samp_scale"):
             assert getattr(dst.rpcs, key) == pytest.approx(getattr(wanted, key))
+    with_crs = make(tmp_path / "c.tif", some((1, 12, 18), "uint8"), with_rpcs, transform=None)
+    assert open_scene(with_crs).grid.locator is None  # the unit transform is none
+    with rasterio.open(save(open_scene(with_crs), tmp_path)) as dst:
+        assert dst.crs == CRS.from_epsg(32633) and dst.rpcs is not None
     grid = scene.grid.crop(Window(y=(2, 9), x=(5, 9)))
     with rasterio.open(save(scene, tmp_path, grid=grid, values=np.zeros(grid.shape, np.float32))) as dst:
         assert (dst.rpcs.line_off, dst.rpcs.samp_off) == (3.5, 4.0)
@@ -418,7 +423,7 @@ def test_a_crs_that_tiff_cannot_hold_is_said(tmp_path: Path) -> None:
     scene = ArrayScene(
         np.ones((4, 5)), Grid.of("yx", (4, 5), locator), Template("geotiff", ("y", "x")), name="a"
     )
-    with pytest.warns(UserWarning, match=r"TIFF tags cannot hold .*SRS"):
+    with pytest.warns(UserWarning, match="TIFF tags cannot hold this CRS"):
         save(scene, tmp_path, quiet=False)
 
 
@@ -493,6 +498,13 @@ def test_coordinates_without_a_transform(tmp_path: Path) -> None:
     )
     with pytest.raises(WriteError, match=r"2-D \(curvilinear\)"):
         save(of_grid(Grid.of(("j", "i"), (4, 5), plane)), tmp_path)
+    index = (
+        Coord("j", ("j",), np.arange(4.0)),
+        Coord("i", ("i",), np.arange(5.0)),
+    )  # says nothing of the map
+    named = [replace(c, attrs={"standard_name": n}) for c, n in zip(plane.coords, ("latitude", "longitude"))]
+    with pytest.raises(WriteError, match=r"2-D \(curvilinear\)"):
+        save(of_grid(Grid.of(("j", "i"), (4, 5), CoordLocator((*index, *named), ("j", "i")))), tmp_path)
     with pytest.warns(UserWarning, match="no coordinates are known"):
         save(of_grid(Grid.of(("j", "i"), (4, 5), CoordLocator((), ("j", "i")))), tmp_path, quiet=False)
 

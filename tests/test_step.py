@@ -250,8 +250,8 @@ def test_steps_are_frozen() -> None:
 
 def test_repr_of_registered_and_plain_steps() -> None:
     assert repr(power(2)) == "test_step.power(exponent=2)"
-    assert repr(power(2, note="a'b")) == 'sg.test_step.power(exponent=2, note="a\'b")'
-    assert repr(each("y", "x", size=3)) == "sg.test_step.each('y', 'x', size=3)"
+    assert repr(power(2, note="a'b")) == 'test_step.power(exponent=2, note="a\'b")'
+    assert repr(each("y", "x", size=3)) == "test_step.each('y', 'x', size=3)"
     assert repr(Step(double, halve, reach=halo(2))) == "Step(double, inverse=halve, reach=halo(2))"
     assert repr(Step(partial(_power, n=2))) == "Step(partial(_power, n=2), reach=SCENE)"
 

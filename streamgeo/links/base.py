@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.errors import ChainError, MissingKeyError
-from streamgeo.plan import Item, Run
+from streamgeo.plan import Item, Run, finished, naming
 
 Array = NDArray[Any]
 Task = Callable[[], Item]
@@ -91,6 +91,20 @@ class Link(Node):
     def parent(self) -> Node:
         """The link before it."""
         return self.before
+
+
+def epoch(node: Node, run: Run) -> Iterator[tuple[Item, dict[str, Any]]]:
+    """The items of one epoch with the samples that the user sees; a failure names the sample's position."""
+    tasks, number = node.tasks(run), 0
+    while True:
+        with naming("", index=number):
+            task = next(tasks, None)
+            if task is None:
+                return
+            item = task()
+            sample = finished(item)
+        yield item, sample
+        number += 1
 
 
 def as_value(value: Any) -> Any:

@@ -132,9 +132,8 @@ def _values(planes: Array, layout: _Layout) -> tuple[Array, float | None]:
         nodatavals = layout.by_band("nodatavals") or layout.own("nodatavals") or nodatavals
     if not layout.raw:
         colours = _colorinterp(layout, planes.shape[0])
-        hiding = (
-            len(colours) in (2, 4) and colours[-1] == "alpha"
-        )  # the cases in which GDAL takes it for a mask
+        # Two or four bands with alpha last: the cases in which GDAL takes alpha for a mask.
+        hiding = len(colours) in (2, 4) and colours[-1] == "alpha"
         return physical_values(planes, nodatavals, hidden=planes[-1] == 0 if hiding else None)
     return raw_values(planes, nodatavals, layout.own("dtype"))
 
@@ -343,5 +342,8 @@ def _report_sidecar(path: Path) -> None:
     """Say what GDAL could not put into the TIFF; the side-car is not kept."""
     sidecar = path.with_name(path.name + ".aux.xml")
     if sidecar.exists():
-        held = sorted(set(re.findall(r"^ {2}<(\w+)", sidecar.read_text(errors="replace"), re.MULTILINE)))
-        say(f"TIFF tags cannot hold {', '.join(held)} of {path.name} (SRS is the CRS): left out")
+        parts = re.findall(r"^ {2,4}<(\w+)", sidecar.read_text(errors="replace"), re.MULTILINE)
+        kinds = sorted(
+            {"CRS" if part == "SRS" else part for part in parts} - {"PAMRasterBand", "Description"}
+        )
+        say(f"TIFF tags cannot hold this {' or '.join(kinds)}: {path.name} is written without it")

@@ -26,22 +26,34 @@ def stored(
     Raises:
         WriteError: when the values do not fit the dtype exactly.
     """
-    dtype = np.dtype(storage["dtype"]).newbyteorder("=")
-    if values.dtype.newbyteorder("=") != dtype:
-        with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            cast = values.astype(dtype)
-            same = np.array_equal(cast.astype(values.dtype), values, equal_nan=values.dtype.kind in "fc")
-        if not same:
-            if changed:
-                return physical(values, attrs, {}, changed=True, file=file)
-            raise WriteError(
-                f"save: {file} was opened with raw=True and is stored as {dtype}, which does not hold these "
-                f"{values.dtype} values exactly; round and clip them, or open with raw=False"
-            )
-        values = cast
+    try:
+        values = exactly(values, np.dtype(storage["dtype"]).newbyteorder("="), file)
+    except WriteError:
+        if changed:
+            return physical(values, attrs, {}, changed=True, file=file)
+        raise
     kept = {key: value for key, value in attrs.items() if key != "_FillValue"}
     return values, kept, attrs.get("_FillValue")
+
+
+def exactly(values: Array, dtype: np.dtype[Any], name: str) -> Array:
+    """The values in the dtype of the file.
+
+    Raises:
+        WriteError: when that would change them.
+    """
+    if values.dtype == dtype:
+        return values
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cast = values.astype(dtype)
+        same = np.array_equal(cast.astype(values.dtype), values, equal_nan=values.dtype.kind in "fc")
+    if not same:
+        raise WriteError(
+            f"save: {name} was opened with raw=True and is stored as {dtype}, which does not hold these "
+            f"{values.dtype} values exactly; round and clip them, or open with raw=False"
+        )
+    return cast
 
 
 def physical(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -21,25 +22,23 @@ def regular_grid(grid: Grid, spatial: tuple[str, str]) -> tuple[tuple[float, ...
     Raises:
         WriteError: for 2-D coordinates, and for vectors that are not regular.
     """
-    vectors = [_vector(grid, dim) for dim in spatial]
-    if vectors[0] is None or vectors[1] is None:
-        if any(set(c.dims) == set(spatial) and c.numeric for c in grid.coords):
+    y, x = (_vector(grid, dim) for dim in spatial)
+    crs = _cf_crs(grid)
+    latlon = y is not None and x is not None and _is_latitude(y) and _is_longitude(x)
+    planes = [c for c in grid.coords if set(spatial) <= set(c.dims) and c.numeric]
+    indices_only = crs is None and not latlon and any(_is_latitude(c) or _is_longitude(c) for c in planes)
+    if y is None or x is None or indices_only:
+        if planes:
             raise WriteError(
                 f"save: the coordinates of {spatial} are 2-D (curvilinear), a GeoTIFF needs a regular grid; "
                 "save as NetCDF, or reproject first"
             )
         say(f"no coordinates are known for the dims {spatial}: written without georeference")
         return None
-    (y0, dy), (x0, dx) = (
-        _spacing(grid, dim, coord) for dim, coord in zip(spatial, vectors) if coord is not None
-    )
-    degrees = [
-        _unit(c).startswith(kind) for c, kind in zip(vectors, ("degrees_n", "degrees_e")) if c is not None
-    ]
-    crs = _cf_crs(grid) or ("EPSG:4326" if all(degrees) else None)
-    ky, kx = (_to_crs_unit(coord, crs) for coord in vectors if coord is not None)
+    (y0, dy), (x0, dx) = _spacing(grid, spatial[0], y), _spacing(grid, spatial[1], x)
+    ky, kx = _to_crs_unit(y, crs), _to_crs_unit(x, crs)
     transform = (dx * kx, 0.0, (x0 - dx / 2) * kx, 0.0, dy * ky, (y0 - dy / 2) * ky)
-    return transform, crs if crs is None or isinstance(crs, str) else crs.to_wkt()
+    return transform, crs.to_wkt() if crs is not None else "EPSG:4326" if latlon else None
 
 
 def _vector(grid: Grid, dim: str) -> Coord | None:
@@ -48,15 +47,23 @@ def _vector(grid: Grid, dim: str) -> Coord | None:
 
 
 def _unit(coord: Coord) -> str:
-    text = str(coord.attrs.get("units", "")).strip().lower()
-    return {"degree_north": "degrees_north", "degree_east": "degrees_east"}.get(text, text)
+    return str(coord.attrs.get("units", "")).strip().lower()
+
+
+def _is_latitude(coord: Coord) -> bool:
+    return coord.attrs.get("standard_name") == "latitude" or bool(re.match("degrees?_?n", _unit(coord)))
+
+
+def _is_longitude(coord: Coord) -> bool:
+    return coord.attrs.get("standard_name") == "longitude" or bool(re.match("degrees?_?e", _unit(coord)))
 
 
 def _spacing(grid: Grid, dim: str, coord: Coord) -> tuple[float, float]:
     """First value and step of a coordinate vector.
 
     Raises:
-        WriteError: when it is not regular to 1e-6 of its largest value, or has no step.
+        WriteError: when it is not regular, to 1e-6 of its largest value (float32) and a thousandth of a pixel,
+            or has no step.
     """
     values = coord.values
     if values.size > 1:
@@ -65,7 +72,8 @@ def _spacing(grid: Grid, dim: str, coord: Coord) -> tuple[float, float]:
     else:
         ends = grid.pixel_to_world(**{dim: [-0.5, 0.5]}).get(coord.name, np.zeros(2))
         step, off = float(ends[1] - ends[0]), 0.0
-    if not (off <= 1e-6 * np.abs(values).max() and step != 0 and np.isfinite(step)):
+    allowed = max(1e-6 * np.abs(values).max(), 1e-3 * abs(step))
+    if not (off <= allowed and step != 0 and np.isfinite(step)):
         raise WriteError(
             f"save: coordinate {coord.name!r} is not regular (off by up to {off:.3g}, step {step:.6g}), "
             "so a GeoTIFF has no transform for it; save as NetCDF, or reproject first"
@@ -86,16 +94,11 @@ def _cf_crs(grid: Grid) -> Any:
 def _to_crs_unit(coord: Coord, crs: Any) -> float:
     """Factor from the coordinate's unit to that of a projected CRS: CF has km, and radians of a satellite."""
     unit = _unit(coord)
-    if crs is None or isinstance(crs, str) or not crs.is_projected:
+    if crs is None or not crs.is_projected:
         return 1.0
     if unit in ("rad", "radian", "radians"):
         return float(crs.to_cf().get("perspective_point_height", 1.0))
-    metres = {
-        "km": 1000.0,
-        "kilometer": 1000.0,
-        "kilometre": 1000.0,
-        "kilometers": 1000.0,
-        "kilometres": 1000.0,
-    }
-    metre = metres.get(unit, 1.0 if unit in ("m", "metre", "meter", "metres", "meters") else None)
-    return 1.0 if metre is None else metre / float(crs.axis_info[0].unit_conversion_factor)
+    known = re.fullmatch(r"(k|kilo)?(m|meters?|metres?)", unit)
+    if not known:
+        return 1.0
+    return (1000.0 if known[1] else 1.0) / float(crs.axis_info[0].unit_conversion_factor)

@@ -35,7 +35,7 @@ class Header:
 
     Attributes:
         variables: by path.
-        groups: attributes by path; the root is the empty path.
+        groups: attributes by path, of the root (the empty path) and of groups with variables in or below them.
         unlimited: ids of the dims that can grow.
         model: the data model, such as ``"NETCDF4"``.
     """
@@ -164,7 +164,7 @@ class GroupedScene(Scene):
     def _carry(self) -> dict[str, Any]:
         mapping, names, fills = self._mapping, self._dim_names, self._fills()
         written = [*self._targets, *self._coords, *([mapping] if mapping else [])]
-        groups = {g for v in written for g in _ancestors(v.group)}
+        groups = {g for v in written for g in ancestors(v.group)}
         coord_names = cf.coord_names(self._coords)
         return {
             "model": self._file.model,
@@ -210,7 +210,7 @@ def _dtype(variable: Variable) -> np.dtype[Any]:
     return np.dtype(object) if variable.dtype is None else variable.dtype
 
 
-def _ancestors(group: str) -> list[str]:
+def ancestors(group: str) -> list[str]:
     """A group and all above it but the root."""
     parts = group.split("/") if group else []
     return ["/".join(parts[: i + 1]) for i in range(len(parts))]
@@ -245,7 +245,9 @@ def choose(
     else:
         names = [wanted] if isinstance(wanted, str) else list(wanted)
         if not names:
-            raise OpenError(f"{words.operation}: {words.option}= is empty; name at least one {words.kind}")
+            raise OpenError(
+                f"{words.operation}: {words.option}= is empty; name at least one {words.kind} of {file}"
+            )
         targets = [find(name.strip("/")) or _unknown(name, catalogue(), file, words) for name in names]
     for v in targets:
         what = f"{words.operation}: {words.kind} {v.path!r} of {file}"
@@ -296,7 +298,7 @@ def _unknown(name: str, catalogue: Catalogue, file: str, words: Words) -> Variab
 def _same(targets: Sequence[Variable], file: str, words: Words) -> None:
     paths = [v.path for v in targets]
     if len(set(paths)) < len(paths):
-        raise OpenError(f"{words.operation}: {words.option}={paths} names one {words.kind} twice")
+        raise OpenError(f"{words.operation}: {words.option}={paths} names one {words.kind} of {file} twice")
     first = targets[0]
     for v in targets[1:]:
         if v.dims != first.dims or v.shape != first.shape:

@@ -15,7 +15,7 @@ import numpy as np
 from streamgeo.errors import OpenError, StreamGeoError
 from streamgeo.scene import Scene
 from streamgeo.sources.cf import Variable
-from streamgeo.sources.grouped import Array, GroupedScene, Header, Words, choose, same_dtype
+from streamgeo.sources.grouped import Array, GroupedScene, Header, Words, ancestors, choose, same_dtype
 from streamgeo.sources.handles import POOL
 from streamgeo.sources.packing import Packing, native, packing
 
@@ -123,13 +123,10 @@ def _scan(handle: Any) -> Header:
     import h5py
 
     variables: dict[str, Variable] = {}
-    groups: dict[str, dict[str, Any]] = {"": _attributes(handle)}
     unlimited: set[str] = set()
 
     def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Group):
-            groups[name] = _attributes(item)
-        elif isinstance(item, h5py.Dataset) and not _is_bare_dim(item):
+        if isinstance(item, h5py.Dataset) and not _is_bare_dim(item):
             variables[name] = variable = _describe(item, name)
             growing = [size is None for size in item.maxshape or ()]
             unlimited.update(i for i, grows in zip(variable.ids, growing) if grows)
@@ -137,7 +134,9 @@ def _scan(handle: Any) -> Header:
             unlimited.add(name)
 
     handle.visititems(visit)
-    return Header(variables, groups, frozenset(unlimited), "HDF5")
+    used = {"", *(above for v in variables.values() for above in ancestors(v.group))}
+    attrs = {path: _attributes(handle["/" + path]) for path in sorted(used)}
+    return Header(variables, attrs, frozenset(unlimited), "HDF5")
 
 
 def _is_bare_dim(dataset: Any) -> bool:

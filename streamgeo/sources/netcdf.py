@@ -22,7 +22,7 @@ from streamgeo.errors import OpenError, StreamGeoError
 from streamgeo.scene import Scene
 from streamgeo.sources import classic
 from streamgeo.sources.cf import Variable
-from streamgeo.sources.grouped import Array, GroupedScene, Header, Words, choose, same_dtype
+from streamgeo.sources.grouped import Array, GroupedScene, Header, Words, ancestors, choose, same_dtype
 from streamgeo.sources.handles import POOL
 from streamgeo.sources.packing import Packing, native, packing
 
@@ -159,15 +159,17 @@ def _packing(dataset: Any, variable: Variable, file: str) -> Packing:
 
 def _scan(dataset: Any) -> Header:
     variables: dict[str, Variable] = {}
-    groups: dict[str, dict[str, Any]] = {}
+    groups: dict[str, Any] = {}
     unlimited: set[str] = set()
     for group in _walk(dataset):
         path = group.path.strip("/")
-        groups[path] = _attributes(group)
+        groups[path] = group
         unlimited |= {posixpath.join(path, n) for n, dim in group.dimensions.items() if dim.isunlimited()}
         for leaf, variable in group.variables.items():
             variables[posixpath.join(path, leaf)] = _describe(variable, path)
-    return Header(variables, groups, frozenset(unlimited), dataset.data_model)
+    used = {"", *(above for v in variables.values() for above in ancestors(v.group))}
+    attrs = {path: _attributes(groups[path]) for path in sorted(used)}
+    return Header(variables, attrs, frozenset(unlimited), dataset.data_model)
 
 
 def _walk(group: Any) -> Iterator[Any]:
