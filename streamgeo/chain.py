@@ -398,9 +398,9 @@ def _run(node: links.Node, epoch: int) -> Run:
 
 def _epoch(node: links.Node, epoch: int) -> Iterator[Sample]:
     """The samples of one epoch; a failure names the sample's position."""
-    for _, sample in links.epoch(node, _run(node, epoch)):
-        if sample:
-            yield sample
+    for ready in links.epoch(node, _run(node, epoch)):
+        if ready.sample:
+            yield ready.sample
 
 
 def _names(operation: str, what: str, value: Key) -> tuple[str, ...]:

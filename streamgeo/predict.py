@@ -163,8 +163,8 @@ def _predict(node: Node, run: Run, model: Model, keys: Sequence[str], stitcher: 
     total = len(node) if node.parent is not None and _sized(node) else None
     progress = tqdm(total=total, desc="predict", unit="batch", delay=2, disable=None, leave=False)
     with progress:
-        for item, sample in epoch(node, run):
-            outputs = _outputs(model, sample, keys, stitcher.way, item)
+        for ready in epoch(node, run):
+            outputs = _outputs(model, ready.sample, keys, stitcher.way, ready.item)
             for part, values in outputs:
                 scene = stitcher.put(values, _place(part, stitcher.way, values))
                 if scene is not None:

@@ -385,8 +385,7 @@ def step_from_json(text: str) -> Step:
         raise StepError(
             f"step_from_json: no step is registered as {name!r}; import the module that registers it"
         )
-    made = REGISTRY[name](
-        *[decode(a, step_from_json) for a in args], **{key: decode(value, step_from_json) for key, value in params.items()}
-    )
+    rest = [decode(value, step_from_json) for value in args]
+    made = REGISTRY[name](*rest, **{key: decode(value, step_from_json) for key, value in params.items()})
     assert isinstance(made, Step)
     return made

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import netCDF4
 import numpy as np
-import pytest
 
 from streamgeo.scene import ArrayScene
 from streamgeo.sources.netcdf import open_scene
@@ -42,14 +41,9 @@ FILES = [
 ]
 
 
-@pytest.fixture
-def real(samples, tmp_path):
+def copy_of(path, folder):
     """A copy of a sample: two handles of one NetCDF file that holds text crash HDF5."""
-
-    def copy(name):
-        return Path(shutil.copy(samples / name, tmp_path / Path(name).name))
-
-    return copy
+    return Path(shutil.copy(path, folder / path.name))
 
 
 def variables(group):
@@ -124,8 +118,7 @@ def make(path, values, attrs=None, *, fill=None, fmt="NETCDF4", dims=None, dtype
     return str(path)
 
 
-@pytest.fixture
-def field(tmp_path):
+def make_field(tmp_path):
     """Temperature on time, descending latitude, longitude; time can grow and has bounds."""
     rng = np.random.default_rng(1)
     values = rng.random((3, 8, 12)).astype("f4")

@@ -359,7 +359,7 @@ def test_model_outputs_of_other_dtypes(tmp_path):
         ArrayScene(values, scene.grid, scene.template, name="in.h5").save(tmp_path / "out.h5")
         with h5py.File(tmp_path / "out.h5") as file:
             assert same(file["field/t"][...], values)
-    with pytest.raises(WriteError, match="no type for object"):
+    with pytest.raises(WriteError, match="no type for object in o.h5"):
         ArrayScene(np.full(scene.shape, None), scene.grid, scene.template, name="in.h5").save(
             tmp_path / "o.h5"
         )

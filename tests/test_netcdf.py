@@ -20,7 +20,9 @@ from streamgeo.sources.netcdf import NetcdfScene, open_scene
 from streamgeo.window import Window
 from tests.netcdf_made import (
     FILES,
+    copy_of,
     make,
+    make_field,
     pixels,
     quiet_open,
     same,
@@ -31,9 +33,9 @@ from tests.netcdf_made import (
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_variable_whole_and_in_windows(name, samples, real):
+def test_every_variable_whole_and_in_windows(name, samples, tmp_path):
     rng = np.random.default_rng(0)
-    with netCDF4.Dataset(real(name)) as dataset:
+    with netCDF4.Dataset(copy_of(samples / name, tmp_path)) as dataset:
         names = list(variables(dataset))
         assert names
         for variable, raw in itertools.product(names, (False, True)):
@@ -238,7 +240,8 @@ def test_a_file_with_a_damaged_chunk(tmp_path):
     one_error(tmp_path / "bad.nc", "damaged")
 
 
-def test_variables_that_cannot_be_opened(field, tmp_path):
+def test_variables_that_cannot_be_opened(tmp_path):
+    field = make_field(tmp_path)
     one_error(field, r"no variable 't2n' in field.nc; it has t2m", variable="t2n")
     one_error(field, "no variable 'x/t2m'", variable="x/t2m")
     one_error(field, "'label' of field.nc holds text", variable="label")

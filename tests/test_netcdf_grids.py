@@ -17,6 +17,7 @@ from streamgeo.window import Window
 from tests.netcdf_made import (
     RAMP16,
     make,
+    make_field,
     reference,
     view,
 )
@@ -24,7 +25,8 @@ from tests.netcdf_made import (
 # -- grids ------------------------------------------------------------------------------------------------
 
 
-def test_descending_latitude_text_and_scalar_coordinates(field, tmp_path):
+def test_descending_latitude_text_and_scalar_coordinates(tmp_path):
+    field = make_field(tmp_path)
     scene = open_scene(field, variable="t2m")
     assert scene.grid.locator.spatial == ("lat", "lon")
     assert scene.grid.pixel_to_world(time=0, lat=1, lon=2)["lat"] == pytest.approx(60)
@@ -41,7 +43,8 @@ def assert_equal_in_xarray(a, b, **where):
         xr.testing.assert_equal(got["t2m"], want["t2m"].isel(where) if where else want["t2m"])
 
 
-def test_crop_and_flip_follow_in_the_coordinates(field, tmp_path):
+def test_crop_and_flip_follow_in_the_coordinates(tmp_path):
+    field = make_field(tmp_path)
     scene = open_scene(field, variable="t2m")
     window = Window(time=(1, 3), lat=(2, 7), lon=(3, 9))
     grid = scene.grid.crop(window).flip("lat")
@@ -50,7 +53,8 @@ def test_crop_and_flip_follow_in_the_coordinates(field, tmp_path):
 
 
 @pytest.mark.parametrize("factor", [2, 0.5])
-def test_coarsened_and_refined(field, tmp_path, factor):
+def test_coarsened_and_refined(tmp_path, factor):
+    field = make_field(tmp_path)
     scene = open_scene(field, variable="t2m")
     grid = scene.grid.coarsen(lat=factor, lon=factor)
     view(scene, np.ones(grid.shape, np.float32), grid).save(tmp_path / "out.nc")
@@ -62,7 +66,8 @@ def test_coarsened_and_refined(field, tmp_path, factor):
         xr.testing.assert_equal(got["time"], want["time"])
 
 
-def test_dims_in_another_order_gone_and_new(field, tmp_path):
+def test_dims_in_another_order_gone_and_new(tmp_path):
+    field = make_field(tmp_path)
     scene = open_scene(field, variable="t2m")
     turned = scene.grid.transpose("lon", "time", "lat")
     view(scene, scene.array.transpose(2, 0, 1), turned).save(tmp_path / "turned.nc")
@@ -77,7 +82,8 @@ def test_dims_in_another_order_gone_and_new(field, tmp_path):
         assert np.array_equal(d["t2m"][1].filled(np.nan), scene.array, equal_nan=True)
 
 
-def test_a_valid_value_equal_to_the_fill_value_stays_valid(field, tmp_path):
+def test_a_valid_value_equal_to_the_fill_value_stays_valid(tmp_path):
+    field = make_field(tmp_path)
     scene = open_scene(field, variable="t2m")
     values = scene.array.copy()
     values[1, 1, :2] = -999
@@ -90,7 +96,8 @@ def test_a_valid_value_equal_to_the_fill_value_stays_valid(field, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["f8", "f2", "i2", "u1", "i1", "i8", "?"])
-def test_values_in_their_own_dtype(field, tmp_path, dtype):
+def test_values_in_their_own_dtype(tmp_path, dtype):
+    field = make_field(tmp_path)
     scene = open_scene(field, variable="t2m")
     values = np.random.default_rng(0).integers(-120, 127, scene.shape).astype(dtype)
     if dtype in ("i2", "i8"):
@@ -105,7 +112,8 @@ def test_values_in_their_own_dtype(field, tmp_path, dtype):
         assert d["t2m"].dtype == {"f2": "f4"}.get(dtype, dtype)
 
 
-def test_complex_numbers_and_wrong_shapes_are_refused(field, tmp_path):
+def test_complex_numbers_and_wrong_shapes_are_refused(tmp_path):
+    field = make_field(tmp_path)
     scene = open_scene(field, variable="t2m")
     with pytest.raises(WriteError, match="no type for complex64"):
         view(scene, scene.array.astype("c8"), scene.grid).save(tmp_path / "out.nc")
@@ -209,7 +217,8 @@ def test_values_alone(tmp_path):
         assert np.array_equal(d["data"], RAMP16)
 
 
-def test_a_reprojected_scene_loses_the_old_georeference(field, tmp_path):
+def test_a_reprojected_scene_loses_the_old_georeference(tmp_path):
+    field = make_field(tmp_path)
     scene = open_scene(field, variable="t2m")
     grid = Grid.of(("time", "y", "x"), (3, 4, 5), GeoLocator((1e5, 0, 0, 0, -1e5, 7e6), "EPSG:3857"))
     view(scene, np.ones((3, 4, 5), "f4"), grid).save(tmp_path / "out.nc")

@@ -19,6 +19,7 @@ from tests.netcdf_made import (
     FILES,
     assert_attributes,
     attributes,
+    copy_of,
     quiet_open,
     quiet_save,
     reference,
@@ -33,8 +34,8 @@ SAVED = 6  # variables of a file that are saved and read again: the rest are of 
 
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("name", FILES)
-def test_save_and_reopen(name, raw, samples, real, tmp_path):
-    copy = real(name)
+def test_save_and_reopen(name, raw, samples, tmp_path):
+    copy = copy_of(samples / name, tmp_path)
     with netCDF4.Dataset(copy) as dataset:
         names = list(variables(dataset))[: SAVED if "GLMC" not in name else 1]
     for i, variable in enumerate(names):

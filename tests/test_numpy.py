@@ -38,7 +38,7 @@ def test_real_files(samples, tmp_path, name):
         window = Window({dim: tuple(end) for dim, end in zip(raw.dims, ends)})
         assert same(raw.read(window), want[window.slices(raw.dims)])
     raw.save(tmp_path / "out.npy")
-    assert (tmp_path / "out.npy").read_bytes() == (samples / name).read_bytes()
+    assert same(np.load(tmp_path / "out.npy"), want)
     physical.save(tmp_path / "physical.npy")
     assert same(np.load(tmp_path / "physical.npy"), want.astype(np.float32))
 
@@ -82,16 +82,16 @@ def test_what_is_read_may_be_written_to(tmp_path):
 
 
 def test_keys_of_an_archive(tmp_path):
-    np.savez_compressed(tmp_path / "a.npz", x=np.arange(6).reshape(2, 3), file=np.ones(4))
+    np.savez_compressed(tmp_path / "a.npz", x=np.arange(6).reshape(2, 3), z=np.ones(4))
     path = str(tmp_path / "a.npz")
     scene = open_scene(path, key="x", raw=True)
     assert same(scene.read(Window(dim_1=(1, 3))), np.arange(6).reshape(2, 3)[:, 1:])
-    with pytest.raises(OpenError, match="choose key= among x, file of a.npz"):
+    with pytest.raises(OpenError, match="choose key= among x, z of a.npz"):
         open_scene(path)
-    with pytest.raises(OpenError, match="no key 'y' in a.npz; it has x, file"):
+    with pytest.raises(OpenError, match="no key 'y' in a.npz; it has x, z"):
         open_scene(path, key="y")
-    open_scene(path, key="file").save(tmp_path / "out.npz")
-    assert list(np.load(tmp_path / "out.npz")) == ["file"]
+    open_scene(path, key="z").save(tmp_path / "out.npz")
+    assert list(np.load(tmp_path / "out.npz")) == ["z"]
     again = pickle.loads(pickle.dumps(scene))
     assert same(again.read(), scene.read())
 

@@ -1,6 +1,6 @@
 """The links of a chain: frozen descriptions, each of which makes items from those of the link before it."""
 
-from streamgeo.links.base import Link, Node, epoch
+from streamgeo.links.base import Cursor, Link, Node, Ready, Task, epoch
 from streamgeo.links.batch import Batch
 from streamgeo.links.order import (
     AsStream,
@@ -22,7 +22,35 @@ from streamgeo.links.sources import Files, Iterable, MlxBuffer, Vector
 from streamgeo.links.steps import Edit, Map, remove_value, rename, select_keys, transform_sample
 
 __all__ = [
-    "AsStream", "Batch", "Edit", "Every", "Expand", "Files", "Iterable", "Link", "Map", "MlxBuffer", "Node",
-    "Prefetch", "Repeat", "Reservoir", "Select", "Vector", "epoch", "fixed_size", "listed", "partition_size",
-    "remove_value", "rename", "same_size", "select_keys", "shard_size", "shuffled", "strided", "transform_sample",
+    "AsStream",
+    "Batch",
+    "Cursor",
+    "Edit",
+    "Every",
+    "Expand",
+    "Files",
+    "Iterable",
+    "Link",
+    "Map",
+    "MlxBuffer",
+    "Node",
+    "Prefetch",
+    "Ready",
+    "Repeat",
+    "Reservoir",
+    "Select",
+    "Task",
+    "Vector",
+    "epoch",
+    "fixed_size",
+    "listed",
+    "partition_size",
+    "remove_value",
+    "rename",
+    "same_size",
+    "select_keys",
+    "shard_size",
+    "shuffled",
+    "strided",
+    "transform_sample",
 ]  # fmt: skip

@@ -1,7 +1,8 @@
 """What every link of a chain has: its place in the chain, items by index, and the tasks of an epoch.
 
-An indexable link gives ``item(i, run)`` for any ``i``; every link gives ``tasks(run)``, the samples of one
-epoch in order as functions that any thread may call.
+An indexable link gives ``item(i, run)`` for any ``i``; every link gives ``tasks(run, cursor)``, the samples of
+one epoch in order as functions that any thread may call. Each task says by its cursor where the epoch goes on
+after it, so an epoch can be taken up behind any of its samples, and what came before costs nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,26 @@ from streamgeo.errors import ChainError, MissingKeyError
 from streamgeo.plan import Item, Run, finished, naming
 
 Array = NDArray[Any]
-Task = Callable[[], Item]
+Cursor = Any  # small, and as JSON can hold it: a number or a list; None is the start
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A sample to be made: a function that any thread may call, and the cursor behind it."""
+
+    make: Callable[[], Item]
+    after: Cursor
+
+    def __call__(self) -> Item:
+        return self.make()
+
+    def then(self, f: Callable[..., Item], *arguments: Any) -> Task:
+        """The same task, with ``f(item, *arguments)`` applied to what it makes."""
+        return Task(partial(_then, self.make, f, arguments), self.after)
+
+
+def _then(make: Callable[[], Item], f: Callable[..., Item], arguments: tuple[Any, ...]) -> Item:
+    return f(make(), *arguments)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +66,9 @@ class Node:
         """The item at ``index``."""
         raise ChainError(f"{self.text()}: samples of a stream have no index; use .to_buffer()")
 
-    def tasks(self, run: Run) -> Iterator[Task]:
-        """The items of one epoch, as functions."""
-        return (partial(self.item, index, run) for index in range(len(self)))
+    def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
+        """The items of one epoch, or the rest of it behind ``cursor``."""
+        return (Task(partial(self.item, index, run), index + 1) for index in range(cursor or 0, len(self)))
 
     def text(self) -> str:
         """The call that made it."""
@@ -93,9 +113,18 @@ class Link(Node):
         return self.before
 
 
-def epoch(node: Node, run: Run) -> Iterator[tuple[Item, dict[str, Any]]]:
+class Ready(NamedTuple):
+    """A finished sample: its item, what the user sees, the cursor behind it, and how many came so far."""
+
+    item: Item
+    sample: dict[str, Any]
+    after: Cursor
+    position: int
+
+
+def epoch(node: Node, run: Run, cursor: Cursor = None, position: int = 0) -> Iterator[Ready]:
     """The items of one epoch with the samples that the user sees; a failure names the sample's position."""
-    tasks, number = node.tasks(run), 0
+    tasks, number = node.tasks(run, cursor), position
     while True:
         with naming("", index=number):
             task = next(tasks, None)
@@ -103,8 +132,8 @@ def epoch(node: Node, run: Run) -> Iterator[tuple[Item, dict[str, Any]]]:
                 return
             item = task()
             sample = finished(item)
-        yield item, sample
         number += 1
+        yield Ready(item, sample, task.after, number)
 
 
 def as_value(value: Any) -> Any:

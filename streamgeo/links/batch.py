@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.errors import BatchError
-from streamgeo.links.base import Link, Task
+from streamgeo.links.base import Cursor, Link, Task
 from streamgeo.parameters import literal
 from streamgeo.plan import Item, Run, finished, naming
 
@@ -46,25 +46,29 @@ class Batch(Link):
             low, high = index * self.size, min((index + 1) * self.size, len(self.before))
         return self._stack([partial(self.before.item, i, run) for i in range(low, high)], index)
 
-    def tasks(self, run: Run) -> Iterator[Task]:
+    def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
         """One function a batch; whichever thread calls it makes all its samples."""
+        inner, number = cursor or (None, 0)
         group: list[Task] = []
-        number = 0
-        sizes = iter(self.size) if isinstance(self.size, tuple) else None
-        size: Any = next(sizes) if sizes is not None else self.size
-        for task in self.before.tasks(run):
+        for task in self.before.tasks(run, inner):
             group.append(task)
-            if len(group) == size:
-                yield partial(self._stack, group, number)
+            if len(group) == self._size_of(number):
+                yield self._task(group, number)
                 group, number = [], number + 1
-                if sizes is not None:
-                    size = next(sizes, None)
-                    if size is None:
-                        return
+                if not self._size_of(number):
+                    return
         if group and not self.drop_last:
-            yield partial(self._stack, group, number)
+            yield self._task(group, number)
 
-    def _stack(self, group: Sequence[Task], number: int) -> Item:
+    def _size_of(self, number: int) -> int:
+        if isinstance(self.size, int):
+            return self.size
+        return self.size[number] if number < len(self.size) else 0
+
+    def _task(self, group: Sequence[Task], number: int) -> Task:
+        return Task(partial(self._stack, group, number), [group[-1].after, number + 1])
+
+    def _stack(self, group: Sequence[Callable[[], Item]], number: int) -> Item:
         first = number * self.size if isinstance(self.size, int) else int(self._edges[number])
         items = []
         for position, task in enumerate(group, first):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo import engine
-from streamgeo.links.base import Link, Task
+from streamgeo.links.base import Cursor, Link, Task
 from streamgeo.order import generator, permuted
 from streamgeo.plan import Item, Run
 
@@ -77,17 +77,17 @@ class Repeat(Link):
         epoch, at = divmod(index, len(self.before))
         return self.before.item(at, self._epoch(run, epoch))
 
-    def tasks(self, run: Run) -> Iterator[Task]:
+    def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
         """One epoch after another."""
-        epoch = 0
+        epoch, inner = cursor or (0, None)
         while self.times is None or epoch < self.times:
-            some = False
-            for task in self.before.tasks(self._epoch(run, epoch)):
+            some = inner is not None
+            for task in self.before.tasks(self._epoch(run, epoch), inner):
                 some = True
-                yield task
+                yield Task(task.make, [epoch, task.after])
             if not some:
                 return
-            epoch += 1
+            epoch, inner = epoch + 1, None
 
     def _epoch(self, run: Run, epoch: int) -> Run:
         return replace(run, epoch=run.epoch * (self.times or 1) + epoch)
@@ -111,8 +111,17 @@ class Reservoir(Link):
         """That of this shuffle."""
         return self.reseed
 
-    def tasks(self, run: Run) -> Iterator[Task]:
-        """A random one of the buffer leaves for each one that comes."""
+    def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
+        """A random one of the buffer leaves for each one that comes.
+
+        Behind a cursor the draws are repeated; the samples before it are not made again.
+        """
+        gone = cursor or 0
+        for number, task in enumerate(self._mixed(run), 1):
+            if number > gone:
+                yield Task(task.make, number)
+
+    def _mixed(self, run: Run) -> Iterator[Task]:
         rng = generator(self.reseed, run.epoch, 0, self.depth)
         held: list[Task] = []
         for task in self.before.tasks(run):
@@ -142,18 +151,26 @@ class Prefetch(Link):
     def __len__(self) -> int:
         return len(self.before)
 
-    def tasks(self, run: Run) -> Iterator[Task]:
+    def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
         """Finished samples, as functions that only hand them over."""
-        ahead = engine.Engine(self.before.tasks(run), self.size, self.threads)
+        ahead = engine.Engine(map(_both, self.before.tasks(run, cursor)), self.size, self.threads)
         try:
-            for item in ahead:
-                yield partial(_given, item)
+            for item, after in ahead:
+                yield Task(partial(_given, item), after)
         finally:
             ahead.close()
 
     def text(self) -> str:
         """The call that made it."""
         return f".prefetch({self.size}, {self.threads})"
+
+
+def _both(task: Task) -> Callable[[], tuple[Item, Cursor]]:
+    return partial(_made, task)
+
+
+def _made(task: Task) -> tuple[Item, Cursor]:
+    return task(), task.after
 
 
 def _given(item: Item) -> Item:
@@ -166,9 +183,9 @@ class AsStream(Link):
 
     indexable = False
 
-    def tasks(self, run: Run) -> Iterator[Task]:
+    def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
         """Those of the link before."""
-        return self.before.tasks(run)
+        return self.before.tasks(run, cursor)
 
     def text(self) -> str:
         """The call that made it."""
@@ -189,15 +206,17 @@ class Every(Link):
         total = len(self.before)
         return total // self.parts if self.even else partition_size(total, parts=self.parts, part=self.part)
 
-    def tasks(self, run: Run) -> Iterator[Task]:
-        """Those whose turn it is."""
+    def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
+        """Those whose turn it is; the cursor counts for all shards, so it may be taken up with another number."""
         mine: Task | None = None
-        for index, task in enumerate(self.before.tasks(run)):
+        for index, task in enumerate(self.before.tasks(run, cursor)):
             if index % self.parts == self.part:
                 mine = task
-            if mine is not None and (not self.even or index % self.parts == self.parts - 1):
-                yield mine
+            if mine is not None and index % self.parts == self.parts - 1:
+                yield Task(mine.make, task.after)
                 mine = None
+        if mine is not None and not self.even:
+            yield mine
 
     def text(self) -> str:
         """The call that made it."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -11,20 +14,35 @@ import numpy as np
 
 from streamgeo.chunks import ByteCache
 from streamgeo.errors import ChainError
-from streamgeo.links.base import Link, Task, need
+from streamgeo.links.base import Cursor, Link, Task, need
 from streamgeo.plan import Item, Place, Run, as_scene, grid_of_window, naming
 from streamgeo.scene import Scene
 from streamgeo.steps.patch import Layout, Patch
 from streamgeo.window import Window
 
 
-@dataclass
+@dataclass(eq=False)
 class _Scenes:
     """What a patched link keeps in this process: opened scenes, and how many patches each has."""
 
     items: ByteCache = field(default_factory=lambda: ByteCache(64 << 20))
     ends: list[int] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        _KEPT.add(self)
+
+
+_KEPT: weakref.WeakSet[_Scenes] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for scenes in list(_KEPT):
+        scenes.lock = threading.Lock()  # a thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 _SCENE_COST = 64 << 10  # taken for the header of an open scene: about a thousand are kept
@@ -50,12 +68,19 @@ class Expand(Link):
 
     def item(self, index: int, run: Run) -> Item:
         """One patch, by its number over all scenes."""
+        at = self._find(index, run)
+        if at is None:
+            raise IndexError(index)
+        return self.cut(*at, index, run)
+
+    def _find(self, index: int, run: Run) -> tuple[int, int] | None:
+        """Scene and number in the scene of a patch; None past the end."""
         ends = self._state.ends
         while not (ends and index < ends[-1]):
             if not self._count_to(len(ends) + 1, run):
-                raise IndexError(index)
-        scene = int(np.searchsorted(ends, index, side="right"))
-        return self.cut(scene, index - (ends[scene - 1] if scene else 0), index, run)
+                return None
+        scene = bisect_right(ends, index)
+        return scene, index - (ends[scene - 1] if scene else 0)
 
     def _count_to(self, scenes: int, run: Run) -> bool:
         """Count the patches of the first ``scenes`` scenes, from their headers; False when there are not so many."""
@@ -68,27 +93,28 @@ class Expand(Link):
                 state.ends.append(count + (state.ends[-1] if state.ends else 0))
         return len(state.ends) >= scenes
 
-    def tasks(self, run: Run) -> Iterator[Task]:
+    def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
         """All patches of one scene after those of another; a scene is opened when its turn comes."""
         if not self.before.indexable:
-            yield from self._stream_tasks(run)
+            yield from self._stream_tasks(run, cursor)
             return
-        index = 0
-        for number in range(len(self.before)):
-            with naming(self.step.label, index=number):
-                count = len(self.scene(number, run)[1])
-            for part in range(count):
-                yield partial(self.cut, number, part, index, run)
+        index = cursor or 0
+        while (at := self._find(index, run)) is not None:
+            number, part = at
+            for part in range(part, len(self.scene(number, run)[1])):
+                yield Task(partial(self.cut, number, part, index, run), index + 1)
                 index += 1
 
-    def _stream_tasks(self, run: Run) -> Iterator[Task]:
-        index = 0
-        for task in self.before.tasks(run):
+    def _stream_tasks(self, run: Run, cursor: Cursor) -> Iterator[Task]:
+        scenes, part, index = cursor or (None, 0, 0)
+        for task in self.before.tasks(run, scenes):
             item = task()
             layout = self._layout(item)
-            for part in range(len(layout)):
-                yield partial(self._cut, item, layout, part, index)
+            for part in range(part, len(layout)):
                 index += 1
+                after = [scenes, part + 1, index]
+                yield Task(partial(self._cut, item, layout, part, index - 1), after)
+            scenes, part = task.after, 0
 
     def scene(self, number: int, run: Run) -> tuple[Item, Layout]:
         """The whole sample, lazy where it came from a file, and the layout of its patches."""

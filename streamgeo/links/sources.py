@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from streamgeo.errors import ChainError
-from streamgeo.links.base import Node, Task, as_value
+from streamgeo.links.base import Cursor, Node, Task, as_value
 from streamgeo.plan import Item, Run
 
 
@@ -70,14 +71,15 @@ class Iterable(Node):
     def __len__(self) -> int:
         raise TypeError(f"{self.shown} has no length: its samples are not known before they come")
 
-    def tasks(self, run: Run) -> Iterator[Task]:
-        """The samples as they come."""
-        for index, sample in enumerate(self.factory()):
+    def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
+        """The samples as they come; those before the cursor are drawn and left."""
+        first = cursor or 0
+        for index, sample in enumerate(islice(self.factory(), first, None), first):
             if not isinstance(sample, Mapping):
                 raise ChainError(
                     f"{self.shown}: sample {index} is a {type(sample).__name__}; give dicts of arrays"
                 )
-            yield partial(_fresh, index, sample)
+            yield Task(partial(_fresh, index, sample), index + 1)
 
     def text(self) -> str:
         """The call that made it."""

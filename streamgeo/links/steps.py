@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.errors import ChainError
-from streamgeo.links.base import Link, Task, as_value, need
+from streamgeo.links.base import Cursor, Link, Task, as_value, need
 from streamgeo.openers import Opener
 from streamgeo.parameters import function_name
 from streamgeo.plan import Draw, Item, Place, Run, apply_step, finished, grid_of, naming
@@ -38,9 +38,9 @@ class Map(Link):
         """The item of the link before, with the step applied."""
         return self.apply(self.before.item(index, run), run)
 
-    def tasks(self, run: Run) -> Iterator[Task]:
+    def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
         """Those of the link before, each followed by the step."""
-        return (partial(_then, task, self.apply, run) for task in self.before.tasks(run))
+        return (task.then(self.apply, run) for task in self.before.tasks(run, cursor))
 
     def apply(self, item: Item, run: Run) -> Item:
         """The step on its keys; the same random draws for each."""
@@ -65,10 +65,6 @@ class Map(Link):
         return self.shown
 
 
-def _then(task: Task, f: Callable[..., Item], run: Run) -> Item:
-    return f(task(), run)
-
-
 @dataclass(frozen=True, eq=False)
 class Edit(Link):
     """A change of a whole sample: rename, filter, or the user's own function."""
@@ -82,17 +78,13 @@ class Edit(Link):
         """The changed item."""
         return self.change(self.before.item(index, run))
 
-    def tasks(self, run: Run) -> Iterator[Task]:
+    def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
         """The changed items."""
-        return (partial(_changed, task, self.change) for task in self.before.tasks(run))
+        return (task.then(self.change) for task in self.before.tasks(run, cursor))
 
     def text(self) -> str:
         """The call that made it."""
         return self.shown
-
-
-def _changed(task: Task, change: Callable[[Item], Item]) -> Item:
-    return change(task())
 
 
 def rename(item: Item, key: str, output_key: str) -> Item:

@@ -70,6 +70,10 @@ def arrange(values: Array, grid: Grid, template: Template, file: str) -> Layout:
         raise WriteError(f"save: the array for {file} has shape {values.shape}, its grid {grid.shape}")
     if not values.size or not values.ndim:
         raise WriteError(f"save: {file} would hold no pixels: the shape is {values.shape}")
+    if values.dtype.kind not in "biufc":
+        raise WriteError(
+            f"save: there is no type for {values.dtype} in {file}; cast to float32 or an integer"
+        )
     order = [d for d in grid.dims if d not in template.dims] + [d for d in template.dims if d in grid.dims]
     values = values.transpose([grid.dims.index(dim) for dim in order])
     grid = grid.transpose(*order)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -55,7 +55,8 @@ class GroupedScene(Scene):
         self, path: str, targets: Sequence[Variable], packings: Sequence[Packing], raw: bool
     ) -> None:
         first = targets[0]
-        self._path, self._targets, self._packings, self._raw = path, tuple(targets), tuple(packings), raw
+        self._path, self._packings, self._raw = path, tuple(packings), raw
+        self._targets = tuple(replace(v, ids=first.ids) for v in targets)
         self._stack = cf.unique("variable", first.dims) if len(targets) > 1 else ""
         self._inner = cf.own_dims(first, [self._stack] if self._stack else [])
         self.name = Path(path).name
@@ -301,8 +302,9 @@ def _same(targets: Sequence[Variable], file: str, words: Words) -> None:
         raise OpenError(f"{words.operation}: {words.option}={paths} names one {words.kind} of {file} twice")
     first = targets[0]
     for v in targets[1:]:
-        if v.dims != first.dims or v.shape != first.shape:
-            one, two = (f"{t.path} has {dict(zip(t.dims, t.shape))}" for t in (first, v))
+        unnamed = any("#" in i for i in (*v.ids, *first.ids))  # HDF5 without scales: only the shape can tell
+        if v.dims != first.dims or v.shape != first.shape or not (unnamed or v.ids == first.ids):
+            one, two = (f"{t.path} has {dict(zip(t.ids, t.shape))}" for t in (first, v))
             raise OpenError(
                 f"{words.operation}: {words.kind}s of one stack must share dims and shape, but in {file} "
                 f"{one} and {two}; open them apart"
