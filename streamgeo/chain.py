@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo import engine, explain, links
-from streamgeo.errors import ChainError, StepError
+from streamgeo.errors import ChainError, SampleError, StepError
 from streamgeo.grid import Grid
 from streamgeo.parameters import function_name
 from streamgeo.plan import Run, finished, naming
 from streamgeo.predict import Inverse, Model, Steps, predict
+from streamgeo.running import RAISE, OnError, Runner
 from streamgeo.scene import Scene
 from streamgeo.step import Reach, as_step
 from streamgeo.steps.patch import Patch
@@ -156,12 +157,6 @@ class Chain:
         count = partial(links.partition_size, parts=num_partitions, part=partition)
         return self._with(links.Select(self.node, pick, count, f".partition({num_partitions}, {partition})"))
 
-    def _shard(self, num_shards: int, index: int) -> Self:
-        _check_part("shard", num_shards, index)
-        pick = partial(links.strided, start=index, step=num_shards)
-        count = partial(links.shard_size, shards=num_shards)
-        return self._with(links.Select(self.node, pick, count, f".shard({num_shards}, {index})"))
-
     # -- to other things --------------------------------------------------------------------------------
 
     def prefetch(self, prefetch_size: int, num_threads: int = 1) -> Stream:
@@ -286,7 +281,7 @@ class Buffer(Chain):
             return finished(self.node.item(number, _run(self.node, 0)))
 
     def __iter__(self) -> Iterator[Sample]:
-        return _epoch(self.node, 0)
+        return self.to_stream().__iter__()
 
     def shuffle(self, seed: int = 0) -> Self:
         """A random order, another one each epoch; a pure function of (seed, epoch, position).
@@ -316,8 +311,9 @@ class Buffer(Chain):
         return self._partition(num_partitions, partition)
 
     def shard(self, num_shards: int, index: int) -> Self:
-        """The part of rank ``index``: as many samples on every rank, the last filled up from the start."""
-        return self._shard(num_shards, index)
+        """The part of rank ``index``: as many samples on every rank, the last round filled up from the start."""
+        _check_part("shard", num_shards, index)
+        return self._with(links.Shard(self.node, num_shards, index))
 
     def repeat(self, times: int) -> Self:
         """The samples ``times`` times over, each time as a new epoch."""
@@ -340,15 +336,70 @@ class Buffer(Chain):
 class Stream(Chain):
     """Samples in order, one epoch for each ``iter``: shuffles and random steps draw anew every time.
 
-    A description like a Buffer, so two iterators over one stream do not disturb each other.
+    A description like a Buffer: two iterators over one stream do not disturb each other. Beside it, a stream
+    remembers how many epochs were begun and where the last one stands (:meth:`state_dict`).
     """
 
-    _epochs: list[int] = field(default_factory=lambda: [0])
+    errors: OnError = RAISE
+
+    @cached_property
+    def _runner(self) -> Runner:
+        return Runner(self.node, self.errors)
+
+    def _with(self, node: links.Node) -> Self:
+        return type(self)(node, self.errors)
 
     def __iter__(self) -> Iterator[Sample]:
-        epoch = self._epochs[0]
-        self._epochs[0] += 1
-        return _epoch(self.node, epoch)
+        return self._runner.begin()
+
+    def __enter__(self) -> Self:
+        self._runner.closed = False
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every iterator over this stream; a later ``next`` raises. Doing it again changes nothing."""
+        self._runner.close()
+
+    def on_error(self, action: str, limit: float = 0) -> Self:
+        """What a failing sample does.
+
+        Args:
+            action: ``"raise"`` (the default of a stream) or ``"skip"``: leave it out, log it, and list its
+                error in :attr:`skipped`. A batch then has the samples that are left.
+            limit: how many may be skipped: a whole number, or a share (a float below 1) of what came so far.
+
+        Raises:
+            ChainError: on reading, when more were skipped.
+        """
+        if action not in ("raise", "skip"):
+            raise ChainError(f'on_error: {action!r} must be "raise" or "skip"')
+        if limit < 0 or (isinstance(limit, float) and limit > 1):
+            raise ChainError(f"on_error: limit={limit!r} must be a whole number, or a share from 0.0 to 1.0")
+        return type(self)(self.node, OnError(action, limit))
+
+    @property
+    def skipped(self) -> list[SampleError]:
+        """The errors of the samples that were skipped so far."""
+        return list(self._runner.skipped)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands: a small dict that JSON can hold.
+
+        It names epoch, position and a fingerprint of the chain and its files; the position is that behind the
+        last sample handed out by the iterator that was opened last. Threads and prefetch do not matter.
+        """
+        return self._runner.state()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next ``iter`` give exactly the samples that were left when the state was taken.
+
+        Raises:
+            ChainError: for the state of another chain; the message says what differs.
+        """
+        self._runner.restore(state)
 
     def __len__(self) -> int:
         return len(self.node)
@@ -394,13 +445,6 @@ class Stream(Chain):
 
 def _run(node: links.Node, epoch: int) -> Run:
     return Run(node.seed, epoch)
-
-
-def _epoch(node: links.Node, epoch: int) -> Iterator[Sample]:
-    """The samples of one epoch; a failure names the sample's position."""
-    for ready in links.epoch(node, _run(node, epoch)):
-        if ready.sample:
-            yield ready.sample
 
 
 def _names(operation: str, what: str, value: Key) -> tuple[str, ...]:

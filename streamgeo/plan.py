@@ -38,10 +38,11 @@ SCENES = ByteCache(_budget())  # scenes that had to be computed whole
 
 @dataclass(frozen=True)
 class Run:
-    """What one pass over a chain depends on, beside the chain."""
+    """What one pass over a chain depends on, beside the chain; ``skip`` leaves failing samples out of batches."""
 
     seed: int = 0
     epoch: int = 0
+    skip: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Place:
 class Item:
     """A sample on its way: arrays or lazy scenes by key, and the place of those that have one.
 
-    ``parts`` are the samples of a batch, without their values.
+    ``parts`` are the samples of a batch, without their values; ``skipped`` are the errors of those left out.
     """
 
     index: int
@@ -85,10 +86,13 @@ class Item:
     places: dict[str, Place] = field(default_factory=dict)
     residuals: dict[str, Array] = field(default_factory=dict)
     parts: Sequence[Item] = ()
+    skipped: Sequence[SampleError] = ()
 
     def copy(self) -> Item:
         """A copy whose dicts may be changed."""
-        return Item(self.index, dict(self.values), dict(self.places), dict(self.residuals), self.parts)
+        return replace(
+            self, values=dict(self.values), places=dict(self.places), residuals=dict(self.residuals)
+        )
 
 
 class StepScene(Scene):

@@ -80,6 +80,7 @@ def test_the_only_data_variable_is_found(samples):
         (FILES[24], "nir", ("y", "x"), {"x", "y"}, 8858),
     ],
 )  # fmt: skip
+@pytest.mark.filterwarnings("ignore:You will likely lose important projection information")
 def test_coordinates_crs_and_horizontal_dims(samples, name, variable, spatial, coords, epsg_or_name):
     grid = open_scene(str(samples / name), variable=variable).grid
     assert isinstance(grid.locator, CoordLocator)

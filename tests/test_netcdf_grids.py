@@ -43,6 +43,19 @@ def assert_equal_in_xarray(a, b, **where):
         xr.testing.assert_equal(got["t2m"], want["t2m"].isel(where) if where else want["t2m"])
 
 
+def test_longitude_before_latitude(tmp_path):
+    path = make(tmp_path / "in.nc", np.arange(12, dtype="f4").reshape(4, 3), dims=("lon", "lat"))
+    with netCDF4.Dataset(path, "a") as d:
+        d.createVariable("lat", "f4", ("lat",))[:] = [2, 1, 0]
+        d.createVariable("lon", "f4", ("lon",))[:] = [10, 20, 30, 40]
+    scene = open_scene(path, variable="v")
+    assert scene.dims == ("lon", "lat") and scene.grid.spatial == ("lat", "lon")
+    assert tuple(scene.grid.bounds) == (5, -0.5, 45, 2.5)
+    scene.save(tmp_path / "out.nc")
+    with netCDF4.Dataset(tmp_path / "out.nc") as d:
+        assert d["v"].dimensions == ("lon", "lat") and np.array_equal(d["v"][:], scene.array)
+
+
 def test_crop_and_flip_follow_in_the_coordinates(tmp_path):
     field = make_field(tmp_path)
     scene = open_scene(field, variable="t2m")
@@ -209,6 +222,14 @@ def test_a_wcs_leaves_its_cards(tmp_path):
     with netCDF4.Dataset(tmp_path / "out.nc") as d:
         assert (d["a_b"].CRPIX1, d["a_b"].CRPIX2, d["a_b"].TELESCOP) == (8, 15, "SDO")
         assert not {"NAXIS1", "BSCALE"} & set(d["a_b"].ncattrs())
+
+
+def test_nodata_of_stored_values_of_another_format(tmp_path):
+    grid = Grid.of(("y", "x"), (2, 2), GeoLocator((1, 0, 0, 0, -1, 0), None))
+    values = np.array([[0, 1], [2, 255]], np.uint8)
+    sink.write(tmp_path / "out.nc", values, grid, Template("geotiff", grid.dims, raw=True, nodata=0))
+    with netCDF4.Dataset(tmp_path / "out.nc") as d:
+        assert np.ma.getmaskarray(d["data"][:]).tolist() == [[True, False], [False, False]]
 
 
 def test_values_alone(tmp_path):

@@ -9,11 +9,11 @@ from streamgeo.links.order import (
     Repeat,
     Reservoir,
     Select,
+    Shard,
     fixed_size,
     listed,
     partition_size,
     same_size,
-    shard_size,
     shuffled,
     strided,
 )
@@ -39,6 +39,7 @@ __all__ = [
     "Repeat",
     "Reservoir",
     "Select",
+    "Shard",
     "Task",
     "Vector",
     "epoch",
@@ -53,4 +54,4 @@ __all__ = [
     "shuffled",
     "strided",
     "transform_sample",
-]  # fmt: skip
+]

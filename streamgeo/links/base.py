@@ -7,7 +7,7 @@ after it, so an epoch can be taken up behind any of its samples, and what came b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.errors import ChainError, MissingKeyError
+from streamgeo.errors import ChainError, MissingKeyError, SampleError
 from streamgeo.plan import Item, Run, finished, naming
 
 Array = NDArray[Any]
@@ -30,6 +30,7 @@ class Task:
     after: Cursor
 
     def __call__(self) -> Item:
+        """Make it."""
         return self.make()
 
     def then(self, f: Callable[..., Item], *arguments: Any) -> Task:
@@ -122,16 +123,25 @@ class Ready(NamedTuple):
     position: int
 
 
-def epoch(node: Node, run: Run, cursor: Cursor = None, position: int = 0) -> Iterator[Ready]:
-    """The items of one epoch with the samples that the user sees; a failure names the sample's position."""
+def epoch(node: Node, run: Run, cursor: Cursor = None, position: int = 0) -> Generator[Ready, None, None]:
+    """The items of one epoch with the samples that the user sees; a failure names the sample's position.
+
+    With ``run.skip`` a sample that fails comes as an item without values that carries the error.
+    """
     tasks, number = node.tasks(run, cursor), position
     while True:
         with naming("", index=number):
             task = next(tasks, None)
-            if task is None:
-                return
-            item = task()
-            sample = finished(item)
+        if task is None:
+            return
+        try:
+            with naming("", index=number):
+                item = task()
+                sample = finished(item)
+        except SampleError as error:
+            if not run.skip:
+                raise
+            item, sample = Item(number, {}, skipped=[error]), {}
         number += 1
         yield Ready(item, sample, task.after, number)
 

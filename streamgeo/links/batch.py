@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.errors import BatchError
+from streamgeo.errors import BatchError, SampleError
 from streamgeo.links.base import Cursor, Link, Task
 from streamgeo.parameters import literal
 from streamgeo.plan import Item, Run, finished, naming
@@ -44,7 +44,7 @@ class Batch(Link):
             low, high = int(self._edges[index]), int(self._edges[index + 1])
         else:
             low, high = index * self.size, min((index + 1) * self.size, len(self.before))
-        return self._stack([partial(self.before.item, i, run) for i in range(low, high)], index)
+        return self._stack([partial(self.before.item, i, run) for i in range(low, high)], index, run)
 
     def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
         """One function a batch; whichever thread calls it makes all its samples."""
@@ -53,31 +53,36 @@ class Batch(Link):
         for task in self.before.tasks(run, inner):
             group.append(task)
             if len(group) == self._size_of(number):
-                yield self._task(group, number)
+                yield self._task(group, number, run)
                 group, number = [], number + 1
                 if not self._size_of(number):
                     return
         if group and not self.drop_last:
-            yield self._task(group, number)
+            yield self._task(group, number, run)
 
     def _size_of(self, number: int) -> int:
         if isinstance(self.size, int):
             return self.size
         return self.size[number] if number < len(self.size) else 0
 
-    def _task(self, group: Sequence[Task], number: int) -> Task:
-        return Task(partial(self._stack, group, number), [group[-1].after, number + 1])
+    def _task(self, group: Sequence[Task], number: int, run: Run) -> Task:
+        return Task(partial(self._stack, group, number, run), [group[-1].after, number + 1])
 
-    def _stack(self, group: Sequence[Callable[[], Item]], number: int) -> Item:
+    def _stack(self, group: Sequence[Callable[[], Item]], number: int, run: Run) -> Item:
         first = number * self.size if isinstance(self.size, int) else int(self._edges[number])
-        items = []
+        items, samples, skipped = [], [], []
         for position, task in enumerate(group, first):
-            with naming("", index=position):
-                items.append(task())
-        samples = []
-        for position, item in enumerate(items, first):
-            with naming("", index=position):
-                samples.append(finished(item))
+            try:
+                with naming("", index=position):
+                    item = task()
+                    sample = finished(item)
+            except SampleError as error:
+                if not run.skip:
+                    raise
+                skipped.append(error)
+                continue
+            items.append(item)
+            samples.append(sample)
         names = [_whence(item) for item in items]
         for sample, name in zip(samples, names):
             if sample.keys() != samples[0].keys():
@@ -85,9 +90,10 @@ class Batch(Link):
                     f"batch: {name} has the keys {sorted(sample)}, {names[0]} has {sorted(samples[0])}; "
                     "samples of one batch need the same keys"
                 )
-        values = {key: self._join(key, [sample[key] for sample in samples], names) for key in samples[0]}
+        keys = samples[0] if samples else ()
+        values = {key: self._join(key, [sample[key] for sample in samples], names) for key in keys}
         parts = [Item(item.index, {}, item.places, item.residuals) for item in items]
-        return Item(number, values, parts=parts)
+        return Item(number, values, parts=parts, skipped=skipped)
 
     def _join(self, key: str, arrays: Sequence[Array], names: Sequence[str]) -> Array:
         first = arrays[0]

@@ -152,11 +152,11 @@ class Prefetch(Link):
         return len(self.before)
 
     def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
-        """Finished samples, as functions that only hand them over."""
-        ahead = engine.Engine(map(_both, self.before.tasks(run, cursor)), self.size, self.threads)
+        """Finished samples, as functions that only hand them over, or raise what making them raised."""
+        ahead = engine.Engine(map(_kept, self.before.tasks(run, cursor)), self.size, self.threads)
         try:
-            for item, after in ahead:
-                yield Task(partial(_given, item), after)
+            for made, after in ahead:
+                yield Task(partial(_given, made), after)
         finally:
             ahead.close()
 
@@ -165,16 +165,22 @@ class Prefetch(Link):
         return f".prefetch({self.size}, {self.threads})"
 
 
-def _both(task: Task) -> Callable[[], tuple[Item, Cursor]]:
+def _kept(task: Task) -> Callable[[], tuple[Item | Exception, Cursor]]:
     return partial(_made, task)
 
 
-def _made(task: Task) -> tuple[Item, Cursor]:
-    return task(), task.after
+def _made(task: Task) -> tuple[Item | Exception, Cursor]:
+    # A failing sample does not end the epoch: the consumer decides what to do with the error.
+    try:
+        return task(), task.after
+    except Exception as error:
+        return error, task.after
 
 
-def _given(item: Item) -> Item:
-    return item
+def _given(made: Item | Exception) -> Item:
+    if isinstance(made, Exception):
+        raise made
+    return made
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,6 +196,34 @@ class AsStream(Link):
     def text(self) -> str:
         """The call that made it."""
         return ".to_stream()"
+
+
+@dataclass(frozen=True, eq=False)
+class Shard(Link):
+    """Every n-th sample of a buffer from one on; the last round is filled up from the start.
+
+    Its cursor counts the samples of all shards, so an epoch may be taken up by another number of them.
+    """
+
+    parts: int
+    part: int
+
+    def __len__(self) -> int:
+        return -(-len(self.before) // self.parts)
+
+    def item(self, index: int, run: Run) -> Item:
+        """One sample of this shard."""
+        return self.before.item((index * self.parts + self.part) % len(self.before), run)
+
+    def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
+        """Those of this shard, round by round."""
+        size = len(self.before)
+        for start in range(cursor or 0, size, self.parts):
+            yield Task(partial(self.before.item, (start + self.part) % size, run), start + self.parts)
+
+    def text(self) -> str:
+        """The call that made it."""
+        return f".shard({self.parts}, {self.part})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,8 +270,3 @@ def fixed_size(before: int, *, size: int) -> int:
 def partition_size(size: int, *, parts: int, part: int) -> int:
     """How many of ``range(size)`` are ``part`` modulo ``parts``."""
     return max(0, -(-(size - part) // parts))
-
-
-def shard_size(size: int, *, shards: int) -> int:
-    """As many on every rank, the last round filled up."""
-    return -(-size // shards)

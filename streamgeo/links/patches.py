@@ -100,21 +100,21 @@ class Expand(Link):
             return
         index = cursor or 0
         while (at := self._find(index, run)) is not None:
-            number, part = at
-            for part in range(part, len(self.scene(number, run)[1])):
+            number, first = at
+            for part in range(first, len(self.scene(number, run)[1])):
                 yield Task(partial(self.cut, number, part, index, run), index + 1)
                 index += 1
 
     def _stream_tasks(self, run: Run, cursor: Cursor) -> Iterator[Task]:
-        scenes, part, index = cursor or (None, 0, 0)
+        scenes, first, index = cursor or (None, 0, 0)
         for task in self.before.tasks(run, scenes):
             item = task()
             layout = self._layout(item)
-            for part in range(part, len(layout)):
+            for part in range(first, len(layout)):
                 index += 1
                 after = [scenes, part + 1, index]
                 yield Task(partial(self._cut, item, layout, part, index - 1), after)
-            scenes, part = task.after, 0
+            scenes, first = task.after, 0
 
     def scene(self, number: int, run: Run) -> tuple[Item, Layout]:
         """The whole sample, lazy where it came from a file, and the layout of its patches."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -107,12 +107,11 @@ def select_keys(item: Item, key: str, remove: bool) -> Item:
     """Only this key, or all but this key."""
     need(item, key, "filter_key")
     keep = [name for name in item.values if (name == key) != remove]
-    return Item(
-        item.index,
-        {name: item.values[name] for name in keep},
-        {name: place for name, place in item.places.items() if name in keep},
-        {name: value for name, value in item.residuals.items() if name.split(".residual.")[0] in keep},
-        item.parts,
+    return replace(
+        item,
+        values={name: item.values[name] for name in keep},
+        places={name: place for name, place in item.places.items() if name in keep},
+        residuals={n: value for n, value in item.residuals.items() if n.split(".residual.")[0] in keep},
     )
 
 
@@ -130,7 +129,8 @@ def transform_sample(item: Item, f: Callable[[dict[str, Any]], Any]) -> Item:
         key: p for key, p in item.places.items() if key in values and np.shape(values[key]) == shapes[key]
     }
     residuals = {name: value for name, value in item.residuals.items() if name in values}
-    return Item(item.index, {k: v for k, v in values.items() if k not in hidden}, kept, residuals, item.parts)
+    shown = {key: value for key, value in values.items() if key not in hidden}
+    return replace(item, values=shown, places=kept, residuals=residuals)
 
 
 def remove_value(item: Item, key: str, size_key: str, dim: int, value: float, pad: float) -> Item:

@@ -20,6 +20,7 @@ from streamgeo.locate import CoordLocator, GeoLocator, WcsLocator
 from streamgeo.sinks.located import Out, Place, geo_place, wcs_attributes
 from streamgeo.sinks.numbers import physical, stored
 from streamgeo.sources.cf import unique
+from streamgeo.sources.packing import own_fill
 from streamgeo.template import Template
 
 Array = NDArray[Any]
@@ -157,6 +158,9 @@ def _finish(part: _Part, place: Place, template: Template, file: str) -> Out:
     changed = not part.known or place.unlocated
     pack = stored if template.raw and part.known else physical
     values, attrs, fill = pack(out.values, attrs, out.storage, changed=changed, file=file)
+    if template.raw and template.format not in FORMATS and template.nodata is not None:
+        declared = own_fill({"_FillValue": template.nodata}, values.dtype)
+        fill = fill if declared is None else declared
     return replace(out, values=values, attrs=attrs, fill=fill)
 
 

@@ -149,11 +149,12 @@ def _attribute(value: Any) -> Any:
     """A value that HDF5 can hold as an attribute."""
     import h5py
 
-    if isinstance(value, (list, tuple, np.ndarray)):
-        array = np.asarray(value)
-        return (
-            np.array([str(v) for v in array.ravel()], h5py.string_dtype())
-            if array.dtype.kind in "OU"
-            else array
-        )
-    return value
+    if isinstance(value, bytes) or (isinstance(value, str) and "\0" in value):  # text may not hold NUL
+        data = value.encode() if isinstance(value, str) else value
+        return np.array(data, f"S{max(1, len(data))}")
+    if not isinstance(value, (list, tuple, np.ndarray)):
+        return value
+    array = np.asarray(value)
+    if array.dtype.kind in "OU":
+        return np.array([str(v) for v in array.ravel()], h5py.string_dtype())
+    return array

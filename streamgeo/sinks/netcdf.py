@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from streamgeo.errors import StreamGeoError, WriteError
 from streamgeo.grid import Grid
-from streamgeo.sinks.geotiff_values import say
 from streamgeo.sinks.grouped import Dim, Layout, arrange
 from streamgeo.sinks.located import Out
 from streamgeo.sinks.numbers import unused_fill
 from streamgeo.sources.netcdf import lock
+from streamgeo.sources.packing import own_fill
 from streamgeo.template import Template
 
 Array = NDArray[Any]
@@ -103,6 +103,10 @@ def _numbers(out: Out, file: str) -> tuple[Array, dict[str, Any]]:
     """
     values, attrs = out.values, dict(out.attrs)
     kind, size = values.dtype.kind, values.dtype.itemsize
+    if kind == "S" and size > 1:
+        return np.array([v.decode("utf-8", "replace") for v in values.flat], object).reshape(
+            values.shape
+        ), attrs
     if kind == "b":
         return values.astype(np.int8), {**attrs, "dtype": "bool"}
     if kind not in "iufOUS" or (kind in "iuf" and size not in (1, 2, 4, 8)) or values.dtype == np.float16:
@@ -133,14 +137,14 @@ def _fill(out: Out, values: Array, fill: Any) -> Any:
 def _fitting(fill: Any, values: Array, path: str) -> Any:
     """The fill value in the dtype of the variable, as NetCDF-4 demands; None with a warning if none."""
     if values.dtype.kind in "OUS":
-        return None if fill == "" else fill
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        cast = np.asarray(fill).astype(values.dtype)
-    if np.array_equal(cast, np.asarray(fill), equal_nan=values.dtype.kind == "f"):
-        return cast[()]
-    say(f"_FillValue={fill!r} of {path} does not fit {values.dtype}, as NetCDF-4 demands: left out")
-    return None
+        return fill
+    cast = own_fill({"_FillValue": fill}, values.dtype)
+    if cast is None:
+        warnings.warn(
+            f"save: _FillValue={fill!r} of {path} does not fit {values.dtype}, as NetCDF-4 demands; left out",
+            stacklevel=2,
+        )
+    return cast
 
 
 def _as_stored(out: Out, values: Array) -> bool:

@@ -206,8 +206,13 @@ def _storage(variable: Any) -> dict[str, Any]:
         "zlib": bool(filters.get("zlib")),
         "shuffle": bool(filters.get("shuffle")),
         "complevel": int(filters.get("complevel") or 0),
-        "no_fill": variable.dtype is not str and variable.get_fill_value() is None,
+        "no_fill": variable.dtype is not str and _fill_mode(variable) is None,
     }
+
+
+def _fill_mode(variable: Any) -> Any:
+    """None where unwritten pixels are not filled; netCDF4-python before 1.7.2 cannot say, so the default counts."""
+    return variable.get_fill_value() if hasattr(type(variable), "get_fill_value") else True
 
 
 def _attributes(owner: Any) -> dict[str, Any]:

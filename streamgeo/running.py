@@ -1,0 +1,163 @@
+"""A stream while it runs: where it stands, what it skipped, and the iterators that are open."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from streamgeo.errors import ChainError, SampleError
+from streamgeo.links import Node, Ready, epoch
+from streamgeo.plan import Run
+from streamgeo.state import Position, fingerprint, from_dict, to_dict
+
+Sample = dict[str, Any]
+LOG = logging.getLogger("streamgeo")
+
+
+@dataclass(frozen=True)
+class OnError:
+    """What a failing sample does: ``"raise"``, or ``"skip"`` up to a limit (a number, or a share of all)."""
+
+    action: str = "raise"
+    limit: float = 0
+
+    def exceeded(self, skipped: int, seen: int) -> bool:
+        """Whether so many skipped of so many seen are too many."""
+        allowed = self.limit if isinstance(self.limit, int) else self.limit * max(seen, 100)
+        return skipped > allowed
+
+
+RAISE = OnError()
+
+
+@dataclass(eq=False)
+class Runner:
+    """The moving part of a stream, which is otherwise a description.
+
+    ``at`` is where the iterator that was opened last stands; ``resume`` says that the next one goes on there.
+    """
+
+    node: Node
+    on_error: OnError
+    at: Position = field(default_factory=Position)
+    resume: bool = False
+    next_epoch: int = 0
+    skipped: list[SampleError] = field(default_factory=list)
+    closed: bool = False
+
+    def __post_init__(self) -> None:
+        self._open: weakref.WeakSet[Epoch] = weakref.WeakSet()
+        self._marks: list[str] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
+        return {**state, "resume": self.resume or self.at.count > 0}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()
+
+    def begin(self) -> Epoch:
+        """An iterator over the next epoch, or over the rest of the one that was restored."""
+        if self.closed:
+            raise ChainError("the stream is closed; build it again, or use it in a new `with` block")
+        if self.resume:
+            start, self.resume = self.at, False
+        else:
+            start = Position(self.next_epoch)
+        self.next_epoch = start.epoch + 1
+        self.at = start
+        iterator = Epoch(self, start)
+        self._open.add(iterator)
+        return iterator
+
+    def close(self) -> None:
+        """Close every iterator that is open; doing it again changes nothing."""
+        self.closed = True
+        for iterator in list(self._open):
+            iterator.close()
+
+    def state(self) -> dict[str, Any]:
+        """Where it stands, as a dict."""
+        at = self.at
+        if at.count == 0 and not self.resume and not self._open:
+            at = Position(self.next_epoch)
+        return to_dict(at, self.node.seed, self._fingerprint())
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where a state says."""
+        self.at, self.resume = from_dict(state, self._fingerprint()), True
+
+    def note(self, errors: Sequence[SampleError], seen: int) -> None:
+        """Count and log what was skipped.
+
+        Raises:
+            ChainError: when the limit is exceeded; the last error is its cause.
+        """
+        for error in errors:
+            self.skipped.append(error)
+            LOG.warning("skipped %s", error)
+        if errors and self.on_error.exceeded(len(self.skipped), seen):
+            raise ChainError(
+                f"on_error: {len(self.skipped)} samples failed, more than the limit {self.on_error.limit}; "
+                f"the last one: {errors[-1]}"
+            ) from errors[-1]
+
+    def _fingerprint(self) -> list[str]:
+        if self._marks is None:
+            self._marks = fingerprint(self.node)
+        return self._marks
+
+
+class Epoch(Iterator[Sample]):
+    """One pass over a stream. Several threads may read it; each sample goes to one of them."""
+
+    def __init__(self, runner: Runner, start: Position) -> None:
+        self._runner, self._start = runner, start
+        self._ready: Generator[Ready, None, None] | None = epoch(
+            runner.node, self._run(), start.cursor, start.count
+        )
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def _run(self) -> Run:
+        skip = self._runner.on_error.action == "skip"
+        return Run(self._runner.node.seed, self._start.epoch, skip)
+
+    def __next__(self) -> Sample:
+        with self._lock:
+            while True:
+                sample = self._next()
+                if sample:
+                    return sample
+
+    def _next(self) -> Sample:
+        if self._closed:
+            raise ChainError("this iterator was closed with its stream")
+        if self._ready is None:
+            raise StopIteration
+        try:
+            ready = next(self._ready)
+        except StopIteration:
+            self._ready = None
+            if self._runner.next_epoch == self._start.epoch + 1:
+                self._runner.at = Position(self._runner.next_epoch)
+            raise
+        except BaseException:
+            self._ready = None  # a state taken now goes on at the sample that failed
+            raise
+        self._runner.at = Position(self._start.epoch, ready.position, ready.after)
+        self._runner.note(ready.item.skipped, ready.position)
+        return ready.sample
+
+    def close(self) -> None:
+        """End it: a later ``next`` raises."""
+        self._closed = True
+        with self._lock:
+            ready, self._ready = self._ready, None
+            if ready is not None:
+                ready.close()

@@ -1,0 +1,94 @@
+"""Where a stream stands: a small dict that JSON can hold, and the check that it belongs to this chain."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from streamgeo.errors import ChainError
+from streamgeo.links import Cursor, Every, Files, Node, Prefetch, Shard
+
+VERSION = 1
+
+
+@dataclass
+class Position:
+    """Epoch, number of samples handed out in it, and the cursor behind the last of them."""
+
+    epoch: int = 0
+    count: int = 0
+    cursor: Cursor = None
+
+
+def fingerprint(node: Node) -> list[str]:
+    """What a chain is, link by link: the call that made each, with long ones shortened to a digest.
+
+    Threads and the number of shards are left out, since order does not depend on them. Files count with name
+    and size.
+    """
+    links = [
+        _short(link.text())
+        for link in node.path
+        if not isinstance(link, Prefetch | Shard) and not (isinstance(link, Every) and link.even)
+    ]
+    files = [path for link in node.path if isinstance(link, Files) for path in _paths(link.paths)]
+    return [*links, f"{len(files)} files, {_digest([f'{Path(p).name} {_size(p)}' for p in files])}"]
+
+
+def _paths(entries: Sequence[str | tuple[str, ...]]) -> list[str]:
+    return [path for entry in entries for path in ([entry] if isinstance(entry, str) else entry)]
+
+
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return -1  # it is told when it is opened
+
+
+def _short(text: str) -> str:
+    if text.startswith("sg.files("):
+        return "sg.files(...)"  # told by the files themselves, which may lie elsewhere by now
+    return text if len(text) <= 200 else f"{text[:80]}... {_digest([text])}"
+
+
+def _digest(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def to_dict(position: Position, seed: int, marks: list[str]) -> dict[str, Any]:
+    """The state as a dict."""
+    return {
+        "version": VERSION,
+        "seed": seed,
+        "epoch": position.epoch,
+        "position": position.count,
+        "cursor": position.cursor,
+        "fingerprint": marks,
+    }
+
+
+def from_dict(state: Mapping[str, Any], marks: list[str]) -> Position:
+    """The position in a state.
+
+    Raises:
+        ChainError: when it is no state, or that of another chain; the message says what differs.
+    """
+    try:
+        version, theirs = state["version"], list(state["fingerprint"])
+        position = Position(int(state["epoch"]), int(state["position"]), state["cursor"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ChainError(
+            f"load_state_dict: not a state of a stream ({error!r} is missing or wrong)"
+        ) from None
+    if version != VERSION:
+        raise ChainError(f"load_state_dict: the state has version {version}, this streamgeo writes {VERSION}")
+    if theirs != marks:
+        pairs = list(zip(theirs, marks))
+        told = next((f"{a!r} in the state, {b!r} here" for a, b in pairs if a != b), "")
+        told = told or f"{len(theirs)} links in the state, {len(marks)} here"
+        raise ChainError(f"load_state_dict: the state is that of another chain: {told}")
+    return position
