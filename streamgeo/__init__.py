@@ -1,7 +1,15 @@
 """streamgeo: a streaming data loader for FITS, GeoTIFF, NetCDF and HDF5 whose pipeline also runs backwards."""
 
 from streamgeo import climate, helio, remote
-from streamgeo.begin import buffer_from_vector, files, from_mlx, stream_python_iterable
+from streamgeo.begin import (
+    buffer_from_vector,
+    concatenate,
+    files,
+    from_mlx,
+    mix,
+    stream_python_iterable,
+    zip,
+)
 from streamgeo.chain import Buffer, Stream
 from streamgeo.errors import (
     BatchError,
@@ -32,10 +40,11 @@ from streamgeo.window import Window
 __version__ = "0.1.0"
 
 __all__ = [
-    "POINT", "SCENE", "Axis", "BatchError", "Bounds", "Buffer", "ChainError", "Coord", "CoordLocator", "GeoLocator",
-    "Grid", "GridError", "Inverse", "InverseError", "MissingKeyError", "Moves", "OpenError", "Opener", "Reach",
-    "SampleError", "Scene", "Step", "StepError", "Stream", "StreamGeoError", "WcsLocator", "Window", "WriteError",
-    "buffer_from_vector", "cast", "climate", "clip", "crop", "files", "fill_nan", "flip", "from_mlx", "halo", "helio",
-    "minmax", "normalize", "open", "open_fits", "open_geotiff", "open_hdf5", "open_netcdf", "open_numpy", "patch",
-    "register", "remote", "rot90", "step_from_json", "stream_python_iterable", "stretch", "transpose",
+    "POINT", "SCENE", "Axis", "BatchError", "Bounds", "Buffer", "ChainError", "Coord", "CoordLocator",
+    "GeoLocator", "Grid", "GridError", "Inverse", "InverseError", "MissingKeyError", "Moves", "OpenError",
+    "Opener", "Reach", "SampleError", "Scene", "Step", "StepError", "Stream", "StreamGeoError", "WcsLocator",
+    "Window", "WriteError", "buffer_from_vector", "cast", "climate", "clip", "concatenate", "crop", "files",
+    "fill_nan", "flip", "from_mlx", "halo", "helio", "minmax", "mix", "normalize", "open", "open_fits",
+    "open_geotiff", "open_hdf5", "open_netcdf", "open_numpy", "patch", "register", "remote", "rot90",
+    "step_from_json", "stream_python_iterable", "stretch", "transpose", "zip",
 ]  # fmt: skip

@@ -80,3 +80,52 @@ def from_mlx(source: Any) -> Buffer | Stream:
     if kind == "Stream":
         return Stream(links.Iterable(partial(engine.from_mlx_stream, source), "sg.from_mlx(<Stream>)"))
     raise ChainError(f"from_mlx: {type(source).__name__} is neither an mlx.data Buffer nor a Stream")
+
+
+# -- several chains as one ------------------------------------------------------------------------------
+
+
+def concatenate(*chains: Buffer | Stream) -> Buffer | Stream:
+    """The samples of one chain after those of another; a Buffer when all are Buffers.
+
+    >>> a, b = (buffer_from_vector([{"n": i} for i in range(k)]) for k in (2, 3))
+    >>> [int(s["n"]) for s in concatenate(a, b)]
+    [0, 1, 0, 1, 2]
+    """
+    return _joined(links.Concatenate(_nodes("concatenate", chains)), chains)
+
+
+def zip(*chains: Buffer | Stream) -> Buffer | Stream:
+    """One sample of each chain, as one sample; a Buffer when all are Buffers.
+
+    Raises:
+        ChainError: on reading, when they have a key in common or not the same number of samples.
+    """
+    return _joined(links.Zip(_nodes("zip", chains)), chains)
+
+
+def mix(chains: Sequence[Buffer | Stream], weights: Sequence[float] | None = None, seed: int = 0) -> Stream:
+    """Samples of several chains in random turn, by weight (all alike when None), until all are at their end.
+
+    The draw at each place depends on (seed, epoch, place) only.
+
+    Raises:
+        ChainError: when there are not as many weights as chains, or one is not above 0.
+    """
+    nodes = _nodes("mix", chains)
+    shares = tuple(float(w) for w in weights) if weights is not None else (1.0,) * len(nodes)
+    if len(shares) != len(nodes) or not all(0 < share < float("inf") for share in shares):
+        raise ChainError(
+            f"mix: weights={list(shares)} must be {len(nodes)} numbers above 0, one for each chain"
+        )
+    return Stream(links.Mix(nodes, shares, int(seed)))
+
+
+def _nodes(operation: str, chains: Sequence[Any]) -> tuple[links.Node, ...]:
+    if not chains or not all(isinstance(chain, (Buffer, Stream)) for chain in chains):
+        raise ChainError(f"{operation}: give Buffers or Streams, at least one")
+    return tuple(chain.node for chain in chains)
+
+
+def _joined(node: links.Node, chains: Sequence[Buffer | Stream]) -> Buffer | Stream:
+    return Buffer(node) if all(isinstance(chain, Buffer) for chain in chains) else Stream(node)

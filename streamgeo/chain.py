@@ -149,6 +149,16 @@ class Chain:
         count = int(sizes[0]) if isinstance(batch_size, (int, np.integer)) else tuple(int(s) for s in sizes)
         return self._with(links.Batch(self.node, count, dict(pad or {}), dict(dim or {}), drop_last))
 
+    def filter(self, predicate: Callable[[Sample], bool]) -> Stream:
+        """Only samples for which ``predicate(sample)`` holds.
+
+        Samples are made one after another while the next that passes is looked for; put ``.prefetch`` before
+        ``.filter`` to make them on several threads.
+        """
+        if not callable(predicate):
+            raise StepError(f"filter: {predicate!r} is not a function")
+        return Stream(links.Filter(self.node, predicate, f".filter({function_name(predicate)})"))
+
     # -- order ------------------------------------------------------------------------------------------
 
     def _partition(self, num_partitions: int, partition: int) -> Self:
@@ -315,6 +325,14 @@ class Buffer(Chain):
         _check_part("shard", num_shards, index)
         return self._with(links.Shard(self.node, num_shards, index))
 
+    def take(self, count: int) -> Self:
+        """The first ``count`` samples."""
+        return self[: _count("take", count)]
+
+    def skip(self, count: int) -> Self:
+        """All but the first ``count`` samples."""
+        return self[_count("skip", count) :]
+
     def repeat(self, times: int) -> Self:
         """The samples ``times`` times over, each time as a new epoch."""
         return self._with(links.Repeat(self.node, _times(times)))
@@ -423,6 +441,14 @@ class Stream(Chain):
         _check_part("shard", num_shards, index)
         return self._with(links.Every(self.node, num_shards, index, True))
 
+    def take(self, count: int) -> Self:
+        """The first ``count`` samples."""
+        return self._with(links.Part(self.node, 0, _count("take", count), f".take({count})"))
+
+    def skip(self, count: int) -> Self:
+        """All but the first ``count`` samples, which are not made."""
+        return self._with(links.Part(self.node, _count("skip", count), None, f".skip({count})"))
+
     def repeat(self, times: int | None = None) -> Self:
         """The stream ``times`` times over (without end when None), each time as a new epoch."""
         return self._with(links.Repeat(self.node, None if times is None else _times(times)))
@@ -465,3 +491,9 @@ def _times(times: int) -> int:
     if isinstance(times, bool) or not isinstance(times, (int, np.integer)) or times < 1:
         raise ChainError(f"repeat: {times!r} times; give a whole number, 1 or more")
     return int(times)
+
+
+def _count(operation: str, count: int) -> int:
+    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 0:
+        raise ChainError(f"{operation}: {count!r} samples; give a whole number, 0 or more")
+    return int(count)

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from streamgeo.errors import ChainError, MissingKeyError
-from streamgeo.links import Edit, Expand, Map, Node
+from streamgeo.links import Edit, Expand, Joined, Map, Node, renumber
 from streamgeo.plan import Item, Place, Run, as_scene, grid_of, naming
 from streamgeo.scene import Scene
 
@@ -20,25 +20,32 @@ def place_of(node: Node, key: str, number: int) -> Place:
     Raises:
         ChainError: when the chain does not start from something with an index.
     """
-    source = node.path[0]
-    if not source.indexable:
-        raise ChainError(
-            f"{source.text()}: its samples have no index, so a scene cannot be found by its number"
-        )
-    if not 0 <= number < len(source):
-        raise ChainError(f"scene {number} of {len(source)}: there is no such scene")
-    run = Run(node.seed, 0)
     name = name_at_patch(node, key)
     with naming("", index=number):
-        item = source.item(number, run)
-        for link in node.path[1:]:
-            if isinstance(link, Expand) and name in link.keys:
-                break
-            if isinstance(link, Map):
-                item = link.apply(item, run)
-            elif isinstance(link, Edit):
-                item = link.change(item)
+        item, _ = _replayed(node, name, number, Run(node.seed, 0))
     return _place(item, name, number)
+
+
+def _replayed(node: Node, key: str, number: int, run: Run) -> tuple[Item, bool]:
+    """The item of scene ``number`` before ``key`` is patched, and whether that point was reached."""
+    if isinstance(node, Joined):
+        parent, inner = node.parent_of_scene(number)
+        item, done = _replayed(parent, key, inner, run)
+        return renumber(item, number - inner), done
+    if node.parent is None:
+        if not node.indexable:
+            raise ChainError(
+                f"{node.text()}: its samples have no index, so a scene cannot be found by its number"
+            )
+        if not 0 <= number < len(node):
+            raise ChainError(f"scene {number} of {len(node)}: there is no such scene")
+        return node.item(number, run), False
+    item, done = _replayed(node.parent, key, number, run)
+    if done or (isinstance(node, Expand) and key in node.keys):
+        return item, True
+    if isinstance(node, Map):
+        return node.apply(item, run), False
+    return (node.change(item) if isinstance(node, Edit) else item), False
 
 
 def _place(item: Item, key: str, number: int) -> Place:
@@ -54,7 +61,7 @@ def _place(item: Item, key: str, number: int) -> Place:
 def name_at_patch(node: Node, key: str) -> str:
     """The name that ``key`` had where it was patched; its own name where it was not."""
     name = key
-    for link in reversed(node.path):
+    for link in reversed(node.path_of(key)):
         if isinstance(link, Expand) and name in link.outputs:
             return link.keys[link.outputs.index(name)]
         if isinstance(link, Map) and name in link.outputs:

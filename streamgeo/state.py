@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from streamgeo.errors import ChainError
-from streamgeo.links import Cursor, Every, Files, Node, Prefetch, Shard
+from streamgeo.links import Cursor, Every, Files, Joined, Node, Prefetch, Shard
 
 VERSION = 1
 
@@ -29,13 +29,25 @@ def fingerprint(node: Node) -> list[str]:
     Threads and the number of shards are left out, since order does not depend on them. Files count with name
     and size.
     """
-    links = [
-        _short(link.text())
-        for link in node.path
-        if not isinstance(link, Prefetch | Shard) and not (isinstance(link, Every) and link.even)
-    ]
-    files = [path for link in node.path if isinstance(link, Files) for path in _paths(link.paths)]
+    links, files = _walk(node)
     return [*links, f"{len(files)} files, {_digest([f'{Path(p).name} {_size(p)}' for p in files])}"]
+
+
+def _walk(node: Node) -> tuple[list[str], list[str]]:
+    """The texts of the links that decide the order, and the files that they read."""
+    links: list[str] = []
+    files: list[str] = []
+    for link in node.path:
+        if isinstance(link, Joined):
+            parts = [_walk(parent) for parent in link.parents]
+            links = [f"{type(link).__name__}: {texts}" for texts, _ in parts]
+            files = [path for _, paths in parts for path in paths]
+            links.append(_short(link.text()) if not files else type(link).__name__)
+        elif isinstance(link, Files):
+            files += _paths(link.paths)
+        if not isinstance(link, Prefetch | Shard | Joined) and not (isinstance(link, Every) and link.even):
+            links.append(_short(link.text()))
+    return links, files
 
 
 def _paths(entries: Sequence[str | tuple[str, ...]]) -> list[str]:

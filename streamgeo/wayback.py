@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from streamgeo.errors import InverseError, StepError
 from streamgeo.grid import Grid, plain_grid
-from streamgeo.links import Batch, Edit, Expand, Map, Node
+from streamgeo.links import Batch, Concatenate, Edit, Expand, Map, Mix, Node
 from streamgeo.openers import Opener
 from streamgeo.plan import Place, StepScene, grid_of_window, naming, residual_key
 from streamgeo.scene import ArrayScene, Scene
@@ -52,7 +52,9 @@ def way_back(node: Node, key: str, *, check: bool = True) -> WayBack:
     """
     stages: list[tuple[Node, str]] = []
     found = key
-    for link in reversed(node.path):
+    for link in reversed(node.path_of(key)):
+        if check and isinstance(link, Concatenate | Mix):
+            _same_steps(link, found)
         if isinstance(link, Map | Expand) and found in link.outputs:
             stages.append((link, found))
             found = link.keys[link.outputs.index(found)]
@@ -72,6 +74,18 @@ def way_back(node: Node, key: str, *, check: bool = True) -> WayBack:
     if way.patch is None and not way.opened:
         way.sample, way.scene = [*way.scene, *way.sample], []
     return way
+
+
+def _same_steps(link: Concatenate | Mix, key: str) -> None:
+    """The steps since patch must be the same in all chains: a prediction does not tell which one it is from."""
+    ways = [way_back(parent, key) for parent in link.parents]
+    steps = [[way.patch, *(s.step for s in (*way.sample, *way.batch))] for way in ways]
+    for number, other in enumerate(steps):
+        if other != steps[0]:
+            raise InverseError(
+                f"{link.text()}: chain {number} treats {key!r} by {other} from patch on, chain 0 by {steps[0]}; "
+                "predict each chain on its own"
+            )
 
 
 def _place(way: WayBack, link: Node, name: str, check: bool) -> None:

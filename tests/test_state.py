@@ -32,17 +32,23 @@ CHAINS: dict[str, Callable[[], sg.Stream]] = {
     "plain": lambda: vectors().to_stream(),
     "random": lambda: vectors().key_transform("x", noisy).shuffle(seed=3).batch(4).prefetch(3, 2),
     "patched": lambda: vectors(5).key_transform("x", sg.patch(2)).batch(3).prefetch(4, 2),
-    "patched, shuffled": lambda: vectors(5).key_transform("x", sg.patch(2)).shuffle(seed=1).batch(3).prefetch(4, 2),
+    "patched, shuffled": lambda: (
+        vectors(5).key_transform("x", sg.patch(2)).shuffle(seed=1).batch(3).prefetch(4, 2)
+    ),
     "patched stream": lambda: iterable().key_transform("x", sg.patch(2)).batch(5),
     "iterable": lambda: iterable().key_transform("x", noisy).batch(4).prefetch(2, 2),
     "reservoir": lambda: iterable().shuffle(7, seed=2).batch(3).prefetch(2, 1),
     "repeat": lambda: vectors(6).shuffle(seed=1).to_stream().repeat(3).batch(4).prefetch(2, 2),
-    "repeat buffer": lambda: vectors(6).key_transform("x", noisy).shuffle(seed=1).repeat(3).batch(4).prefetch(2, 2),
+    "repeat buffer": lambda: (
+        vectors(6).key_transform("x", noisy).shuffle(seed=1).repeat(3).batch(4).prefetch(2, 2)
+    ),
     "slices and lists": lambda: vectors()[3:20:2].batch([2, 1, 3]).to_stream(),
     "two prefetches": lambda: vectors().key_transform("x", noisy).prefetch(3, 2).batch(4).prefetch(2, 1),
     "shard": lambda: vectors().shuffle(seed=5).shard(3, 1).batch(2).prefetch(2, 2),
     "shard of batches": lambda: vectors().batch(2).prefetch(2, 2).shard(3, 2),
-    "skips": lambda: vectors().to_stream().sample_transform(lambda s: s if s["x"][0, 0] % 3 else {}).prefetch(2, 2),
+    "skips": lambda: (
+        vectors().to_stream().sample_transform(lambda s: s if s["x"][0, 0] % 3 else {}).prefetch(2, 2)
+    ),
     "drop last": lambda: vectors().batch(4, drop_last=True).prefetch(2, 2),
 }
 
@@ -121,7 +127,10 @@ for number, batch in enumerate(stream):
 def test_a_state_of_another_chain_is_refused_with_what_differs() -> None:
     state = vectors().shuffle(seed=1).batch(4).to_stream().state_dict()
     for other, says in (
-        (vectors().shuffle(seed=2).batch(4).to_stream(), r"'\.shuffle\(seed=1\)' in the state, '\.shuffle\(seed=2\)' here"),
+        (
+            vectors().shuffle(seed=2).batch(4).to_stream(),
+            r"'\.shuffle\(seed=1\)' in the state, '\.shuffle\(seed=2\)' here",
+        ),
         (vectors().shuffle(seed=1).batch(5).to_stream(), r"batch\(4\)' in the state"),
         (vectors().shuffle(seed=1).to_stream(), "in the state"),
     ):
@@ -149,7 +158,9 @@ def test_a_changed_file_is_told(tmp_path: Path) -> None:
 def test_elastic_shards(before: int, after: int, kind: str) -> None:
     def shard(count: int, index: int) -> sg.Stream:
         chain = vectors(24).shuffle(seed=2).batch(2)
-        return (chain.shard(count, index) if kind == "buffer" else chain.prefetch(2, 2).shard(count, index)).to_stream()
+        return (
+            chain.shard(count, index) if kind == "buffer" else chain.prefetch(2, 2).shard(count, index)
+        ).to_stream()
 
     whole = [float(b["x"][0, 0, 0]) for b in vectors(24).shuffle(seed=2).batch(2)]
     ranks = [shard(before, index) for index in range(before)]
@@ -164,7 +175,11 @@ def test_elastic_shards(before: int, after: int, kind: str) -> None:
     assert len({len(part) for part in rest}) == 1
     seen = {value for part in (*begun, *rest) for value in part}
     left = len(whole) - 2 * before
-    assert seen == set(whole) if kind == "buffer" or left % after == 0 else len(seen) == len(whole) - left % after
+    assert (
+        seen == set(whole)
+        if kind == "buffer" or left % after == 0
+        else len(seen) == len(whole) - left % after
+    )
     interleaved = [value for row in zip(*rest) for value in row]
     assert interleaved[: left - left % after] == whole[2 * before :][: left - left % after]
 
@@ -194,7 +209,9 @@ def fragile(x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("batched", [False, True])
 @pytest.mark.parametrize("threads", [0, 1, 4])
-def test_skipping_is_counted_and_listed(batched: bool, threads: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_skipping_is_counted_and_listed(
+    batched: bool, threads: int, caplog: pytest.LogCaptureFixture
+) -> None:
     chain = vectors().key_transform("x", fragile)
     chain = chain.batch(4) if batched else chain
     stream = (chain.prefetch(3, threads) if threads else chain.to_stream()).on_error("skip", limit=100)

@@ -95,6 +95,15 @@ class Node:
         """All links, from the source to this one."""
         return [*(self.parent.path if self.parent is not None else []), self]
 
+    def path_of(self, key: str) -> list[Node]:
+        """All links that ``key`` comes through; ``path`` where chains are not joined."""
+        before = self.parent_of(key)
+        return [*(before.path_of(key) if before is not None else []), self]
+
+    def parent_of(self, key: str) -> Node | None:
+        """The link before it, on the way back of ``key``."""
+        return self.parent
+
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
         for name in ("depth", "seed", "random", "_state"):
