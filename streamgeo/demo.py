@@ -106,9 +106,12 @@ def run(out: Path, data: Path | None = None, say: Callable[[str], None] = print)
 
 def _work(domain: Domain, out: Path, scratch: Path, say: Callable[[str], None]) -> Result:
     chain = domain.chain
+    from tqdm import tqdm
+
     model = Denoiser()
     begin = time.perf_counter()
-    losses = [model.fit(batch["image"]) for batch in chain.shuffle(seed=0).batch(16).prefetch(4, 2)]
+    stream = chain.shuffle(seed=0).batch(16).prefetch(4, 2)
+    losses = [model.fit(batch["image"]) for batch in tqdm(stream, "fit", disable=None, delay=2, leave=False)]
     rate = len(chain) / (time.perf_counter() - begin)
     say(f"  fitted in {len(losses)} steps: mean squared error {losses[0]:.3f} -> {losses[-1]:.3f}")
     stream = chain.batch(16).prefetch(4, 2)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from streamgeo.cf_packing import MARKS, SCALES
 from streamgeo.grid import Grid
 from streamgeo.locate import CoordLocator
 from streamgeo.scene import ArrayScene
 from streamgeo.sources.netcdf import open_scene
-from streamgeo.sources.packing import MARKS, SCALES
 from streamgeo.window import Window
 from tests.netcdf_made import (
     FILES,

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgeo.cf_packing import own_fill
 from streamgeo.errors import WriteError
 from streamgeo.grid import Axis, Grid
 from streamgeo.locate import CoordLocator, GeoLocator, WcsLocator
+from streamgeo.names import unique
 from streamgeo.sinks.located import Out, Place, geo_place, wcs_attributes
 from streamgeo.sinks.numbers import physical, stored
-from streamgeo.sources.cf import unique
-from streamgeo.sources.packing import own_fill
 from streamgeo.template import Template
 
 Array = NDArray[Any]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from streamgeo.grid import Axis, Grid
 from streamgeo.locate import GeoLocator
-from streamgeo.sources.cf import unique
+from streamgeo.names import unique
 
 Array = NDArray[Any]
 _POINTERS = ("coordinates", "bounds", "climatology")

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgeo.cf_packing import own_fill
 from streamgeo.errors import StreamGeoError, WriteError
 from streamgeo.grid import Grid
+from streamgeo.netcdf_lock import lock
 from streamgeo.sinks.grouped import Dim, Layout, arrange
 from streamgeo.sinks.located import Out
 from streamgeo.sinks.numbers import unused_fill
-from streamgeo.sources.netcdf import lock
-from streamgeo.sources.packing import own_fill
 from streamgeo.template import Template
 
 Array = NDArray[Any]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgeo.cf_packing import MARKS, SCALES
 from streamgeo.errors import WriteError
-from streamgeo.sources.packing import MARKS, SCALES
 
 Array = NDArray[Any]
 Packed = tuple[Array, dict[str, Any], Any]

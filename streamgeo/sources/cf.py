@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.locate import Coord, CoordLocator
+from streamgeo.names import unique
 
 _NORTH = {"degreesnorth", "degreenorth", "degreesn", "degreen"}
 _EAST = {"degreeseast", "degreeeast", "degreese", "degreee"}
@@ -308,15 +309,6 @@ def dim_names(
             if dim_id not in names:
                 names[dim_id] = unique(dim, [*dims, *names.values(), *taken])
     return names
-
-
-def unique(name: str, taken: Sequence[str]) -> str:
-    """``name``, or the first of ``name_1``, ``name_2``, ... that is not taken."""
-    candidate, i = name, 0
-    while candidate in taken:
-        i += 1
-        candidate = f"{name}_{i}"
-    return candidate
 
 
 def coord_names(coords: Sequence[Variable]) -> dict[str, str]:

@@ -14,14 +14,15 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgeo.cf_packing import Packing, decode, own_fill
 from streamgeo.errors import OpenError
 from streamgeo.grid import Grid
 from streamgeo.locate import Coord
+from streamgeo.names import unique
 from streamgeo.scene import Scene
 from streamgeo.sources import cf
 from streamgeo.sources.cf import Catalogue, Variable
 from streamgeo.sources.grid_mapping import crs_attributes, grid_mapping
-from streamgeo.sources.packing import Packing, decode, own_fill
 from streamgeo.template import Template
 from streamgeo.window import Window
 
@@ -57,7 +58,7 @@ class GroupedScene(Scene):
         first = targets[0]
         self._path, self._packings, self._raw = path, tuple(packings), raw
         self._targets = tuple(replace(v, ids=first.ids) for v in targets)
-        self._stack = cf.unique("variable", first.dims) if len(targets) > 1 else ""
+        self._stack = unique("variable", first.dims) if len(targets) > 1 else ""
         self._inner = cf.own_dims(first, [self._stack] if self._stack else [])
         self.name = Path(path).name
         self.dims = (self._stack, *self._inner) if self._stack else self._inner

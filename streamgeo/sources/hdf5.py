@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from streamgeo.cf_packing import Packing, native, packing
 from streamgeo.errors import OpenError, StreamGeoError
 from streamgeo.scene import Scene
 from streamgeo.sources.cf import Variable
 from streamgeo.sources.grouped import Array, GroupedScene, Header, Words, ancestors, choose, same_dtype
 from streamgeo.sources.handles import POOL
-from streamgeo.sources.packing import Packing, native, packing
 
 _WORDS = Words("open_hdf5", "dataset", "dataset")
 _BARE_DIM = "This is a netCDF dimension but not a netCDF variable"

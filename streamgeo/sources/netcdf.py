@@ -7,46 +7,25 @@ threads share one handle of a file: HDF5 crashes when a file that holds text is 
 
 from __future__ import annotations
 
-import os
 import posixpath
-import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from streamgeo.cf_packing import Packing, native, packing
 from streamgeo.errors import OpenError, StreamGeoError
+from streamgeo.netcdf_lock import lock
 from streamgeo.scene import Scene
 from streamgeo.sources import classic
 from streamgeo.sources.cf import Variable
 from streamgeo.sources.grouped import Array, GroupedScene, Header, Words, ancestors, choose, same_dtype
 from streamgeo.sources.handles import POOL
-from streamgeo.sources.packing import Packing, native, packing
 
 _WORDS = Words("open_netcdf", "variable", "variable")
-_LOCK = threading.RLock()
-
-
-def lock() -> AbstractContextManager[Any]:
-    """The lock that every call into netCDF-C holds."""
-    return _LOCK
-
-
-def _after_fork_in_child() -> None:
-    global _LOCK
-    _LOCK = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    # Held while forking, so that the child's copy of the library is not in the middle of a call.
-    os.register_at_fork(
-        before=lambda: _LOCK.acquire(),
-        after_in_parent=lambda: _LOCK.release(),
-        after_in_child=_after_fork_in_child,
-    )
 
 
 def open_scene(path: str, *, variable: str | Sequence[str] | None = None, raw: bool = False) -> Scene:

@@ -1,0 +1,192 @@
+"""Where the time of a stream goes: seconds and counts by name, reported from deep inside.
+
+Code that reads, computes or waits says so with ``with span(name):``. The time is booked to the meter of the
+stream that the thread works for at that moment, and to nobody (at the cost of one look) where there is none. Of
+nested spans each gets its own time only, so that the parts add up.
+
+Each thread adds to a dict of its own, so nothing is locked, and a fork cannot leave a lock behind.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from time import perf_counter
+from types import TracebackType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+READ = "read"  # inside a source: the plain readers read and decode in one call of their library
+BATCH = "batch"  # stacking samples
+SOURCE = "source"  # inside the iterator that a stream was made from
+STEP = "step:"  # and the step's label
+WAIT = "wait"  # the consumer, for the threads
+IDLE = "idle"  # a worker in the middle of a task, for another worker
+NEXT = "next"  # all of the consumer's time inside the stream
+BUSY = "busy"  # all of the workers' time in tasks
+WALL = "wall"  # from the first sample asked for to the last one handed out
+QUEUE, ASKED = "queue", "asked"  # finished results found waiting, and how often the consumer looked
+SAMPLES, BATCHES, BYTES = "samples", "batches", "bytes"
+HITS, MISSES = "hits", "misses"
+
+
+class Meter:
+    """Sums by name, from any number of threads.
+
+    >>> meter = Meter()
+    >>> with meter.running(NEXT):
+    ...     count(SAMPLES, 2)
+    ...     count(SAMPLES, 3)
+    >>> meter.sums()[SAMPLES], meter.sums()[NEXT] > 0
+    (5, True)
+    """
+
+    def __init__(self) -> None:
+        self._parts: dict[int, dict[str, float]] = {}
+
+    def part(self) -> dict[str, float]:
+        """The sums of this thread, which no other thread writes."""
+        return self._parts.setdefault(threading.get_ident(), {})
+
+    def sums(self) -> Counter[str]:
+        """The sums of all threads; a name that was never reported is 0."""
+        total: Counter[str] = Counter()
+        for part in list(self._parts.values()):
+            for name, value in part.copy().items():
+                total[name] += value  # type: ignore[assignment]
+        return total
+
+    def running(self, role: str) -> _Running:
+        """A block in which this thread works for this meter, as its consumer (``NEXT``) or a worker (``BUSY``)."""
+        return _Running(self, role)
+
+
+class _Here(threading.local):
+    """What this thread works for: its meter and sums, its role, and the time in spans inside the present one."""
+
+    meter: Meter | None = None
+    sums: dict[str, float] | None = None
+    role: str = NEXT
+    inner: float = 0.0
+
+
+_HERE = _Here()
+
+
+class _Span:
+    """Books its time, less that of the spans inside it."""
+
+    __slots__ = ("name", "outer", "start", "sums")
+
+    def __init__(self, name: str, sums: dict[str, float]) -> None:
+        self.name, self.sums = name, sums
+
+    def __enter__(self) -> None:
+        self.outer, _HERE.inner = _HERE.inner, 0.0
+        self.start = perf_counter()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        took = perf_counter() - self.start
+        self.sums[self.name] = self.sums.get(self.name, 0.0) + took - _HERE.inner
+        _HERE.inner = self.outer + took
+
+
+class _Nothing:
+    """The span of a thread that works for no stream."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+_NOTHING = _Nothing()
+
+
+class _Running:
+    """Sets the meter of this thread, and books all the time in the block under its role."""
+
+    def __init__(self, meter: Meter, role: str) -> None:
+        self._meter, self._role = meter, role
+
+    def __enter__(self) -> None:
+        here = _HERE
+        self._outer = (here.meter, here.sums, here.role, here.inner)
+        here.meter, here.sums, here.role, here.inner = self._meter, self._meter.part(), self._role, 0.0
+        self._start = perf_counter()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        took = perf_counter() - self._start
+        count(self._role, took)
+        _HERE.meter, _HERE.sums, _HERE.role, inner = self._outer
+        _HERE.inner = inner + took
+
+
+def span(name: str) -> _Span | _Nothing:
+    """A block whose time, less that of spans inside it, is booked under ``name``."""
+    sums = _HERE.sums
+    return _NOTHING if sums is None else _Span(name, sums)
+
+
+def step_span(label: str) -> _Span | _Nothing:
+    """A block in which a step runs."""
+    sums = _HERE.sums
+    return _NOTHING if sums is None else _Span(STEP + label, sums)
+
+
+def waiting() -> _Span | _Nothing:
+    """A block in which this thread waits for another one."""
+    return span(WAIT if _HERE.role == NEXT else IDLE)
+
+
+def count(name: str, value: float = 1) -> None:
+    """Add to a sum."""
+    sums = _HERE.sums
+    if sums is not None:
+        sums[name] = sums.get(name, 0) + value
+
+
+def current() -> Meter | None:
+    """The meter that this thread works for."""
+    return _HERE.meter
+
+
+def looked(queued: int) -> None:
+    """Note how many results were waiting when the consumer of the stream asked for one."""
+    if _HERE.role == NEXT:
+        count(QUEUE, queued)
+        count(ASKED)
+
+
+def spanned(name: str, items: Iterable[T]) -> Iterator[T]:
+    """The items, with the time that each takes to come booked under ``name``."""
+    iterator = iter(items)
+    end: Any = object()
+    while True:
+        with span(name):
+            item = next(iterator, end)
+        if item is end:
+            return
+        yield item
+
+
+def worked(meter: Meter | None, items: Iterable[T]) -> Iterator[T]:
+    """The items, each drawn as a worker's task of ``meter``, whichever thread asks for it."""
+    if meter is None:
+        yield from items
+        return
+    iterator = iter(items)
+    end: Any = object()
+    while True:
+        with meter.running(BUSY):
+            item = next(iterator, end)
+        if item is end:
+            return
+        yield item
