@@ -18,6 +18,7 @@ from streamgeo.plan import Run, finished, naming
 from streamgeo.predict import Inverse, Model, Steps, predict
 from streamgeo.running import RAISE, OnError, Runner
 from streamgeo.scene import Scene
+from streamgeo.stats import Stats
 from streamgeo.step import Reach, as_step
 from streamgeo.steps.patch import Patch
 
@@ -34,6 +35,9 @@ class Chain:
 
     def _with(self, node: links.Node) -> Self:
         return type(self)(node)
+
+    def _stream(self, node: links.Node) -> Stream:
+        return Stream(node)
 
     def __repr__(self) -> str:
         first, *rest = (node.text() for node in self.node.path)
@@ -157,7 +161,7 @@ class Chain:
         """
         if not callable(predicate):
             raise StepError(f"filter: {predicate!r} is not a function")
-        return Stream(links.Filter(self.node, predicate, f".filter({function_name(predicate)})"))
+        return self._stream(links.Filter(self.node, predicate, f".filter({function_name(predicate)})"))
 
     # -- order ------------------------------------------------------------------------------------------
 
@@ -179,7 +183,7 @@ class Chain:
         for what, value in (("prefetch_size", prefetch_size), ("num_threads", num_threads)):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
                 raise ChainError(f"prefetch: {what}={value!r} must be a whole number, 1 or more")
-        return Stream(links.Prefetch(self.node, int(prefetch_size), int(num_threads)))
+        return self._stream(links.Prefetch(self.node, int(prefetch_size), int(num_threads)))
 
     def ordered_prefetch(self, prefetch_size: int, num_threads: int = 1) -> Stream:
         """The same as :meth:`prefetch`, which keeps order; mlx-data's name for it."""
@@ -359,13 +363,17 @@ class Stream(Chain):
     """
 
     errors: OnError = RAISE
+    line: bool = False
 
     @cached_property
     def _runner(self) -> Runner:
-        return Runner(self.node, self.errors)
+        return Runner(self.node, self.errors, self.line)
 
     def _with(self, node: links.Node) -> Self:
-        return type(self)(node, self.errors)
+        return type(self)(node, self.errors, self.line)
+
+    def _stream(self, node: links.Node) -> Stream:
+        return self._with(node)
 
     def __iter__(self) -> Iterator[Sample]:
         return self._runner.begin()
@@ -396,7 +404,25 @@ class Stream(Chain):
             raise ChainError(f'on_error: {action!r} must be "raise" or "skip"')
         if limit < 0 or (isinstance(limit, float) and limit > 1):
             raise ChainError(f"on_error: limit={limit!r} must be a whole number, or a share from 0.0 to 1.0")
-        return type(self)(self.node, OnError(action, limit))
+        return type(self)(self.node, OnError(action, limit), self.line)
+
+    def progress(self) -> Self:
+        """The same stream, with one line of progress on the terminal while it is read.
+
+        The line has samples per second and what limits them; it appears after two seconds, and not at all
+        where the output is no terminal.
+        """
+        return type(self)(self.node, self.errors, True)
+
+    def stats(self) -> Stats:
+        """What the stream did so far, over all its epochs, and what limits its speed; print it for a table.
+
+        >>> stream = buffer_from_vector([{"x": np.zeros(3)}] * 5).batch(2).to_stream()
+        >>> _ = list(stream)
+        >>> stream.stats().samples, stream.stats().batches
+        (5, 3)
+        """
+        return self._runner.stats()
 
     @property
     def skipped(self) -> list[SampleError]:

@@ -9,6 +9,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
 
+from streamgeo.meter import HITS, MISSES, count, waiting
+
 
 class ByteCache:
     """Least recently used values up to ``limit`` bytes; one computation for several waiters.
@@ -34,12 +36,15 @@ class ByteCache:
             with self._lock:
                 if key in self._values:
                     self._values.move_to_end(key)
+                    count(HITS)
                     return self._values[key][0]
                 running = self._running.get(key)
                 if running is None:
                     mine = self._running[key] = threading.Event()
                     break
-            running.wait()
+            with waiting():
+                running.wait()
+        count(MISSES)
         try:
             value = compute()
             self._keep(key, value, size(value))

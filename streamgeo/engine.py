@@ -107,6 +107,12 @@ class Engine(Generic[T]):
         with self._consumer:
             return self._next()
 
+    @property
+    def queued(self) -> int:
+        """How many finished results wait to be asked for."""
+        board = self._board
+        return max(0, len(board.done) - board.ended)
+
     def _next(self) -> T:
         board = self._board
         if board.closed:

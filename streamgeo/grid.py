@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamgeo.errors import GridError
-from streamgeo.locate import Coord, CoordLocator, Floats, GeoLocator, Locator, WcsLocator, interpolate
+from streamgeo.locate import Coord, CoordLocator, Floats, GeoLocator, Locator, WcsLocator, crs_of, crs_of_cf, interpolate
 from streamgeo.window import Window
 
 
@@ -293,12 +293,10 @@ class Grid:
     @property
     def crs(self) -> Any:
         """The ``pyproj.CRS``, from the file's CRS or its CF grid mapping; None where there is none."""
-        from pyproj import CRS
-
         if isinstance(self.locator, GeoLocator):
-            return CRS.from_user_input(self.locator.crs) if self.locator.crs else None
+            return crs_of(self.locator.crs) if self.locator.crs else None
         if isinstance(self.locator, CoordLocator) and self.locator.crs:
-            return CRS.from_cf({k: v for k, v in self.locator.crs.items() if k != "name"})
+            return crs_of_cf({k: v for k, v in self.locator.crs.items() if k != "name"})
         return None
 
     @property

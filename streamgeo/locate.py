@@ -7,6 +7,7 @@ as in numpy and in astropy's 0-based calls, and everything is float64.
 
 from __future__ import annotations
 
+import json
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
@@ -283,6 +284,26 @@ def _nearest(first: Coord, second: Coord, world: Pixels) -> dict[str, Floats]:
         rows[i], cols[i] = np.unravel_index(np.nanargmin(distance), distance.shape)
     shape = targets[0].shape
     return dict(zip(first.dims, (rows.reshape(shape), cols.reshape(shape))))
+
+
+@lru_cache(maxsize=256)
+def crs_of(text: str) -> Any:
+    """The ``pyproj.CRS`` of WKT or an authority code; kept, since some take half a second to build."""
+    from pyproj import CRS
+
+    return CRS.from_user_input(text)
+
+
+def crs_of_cf(attributes: Mapping[str, Any]) -> Any:
+    """The ``pyproj.CRS`` of the attributes of a CF grid mapping."""
+    return _crs_of_cf(json.dumps(attributes, default=lambda value: np.asarray(value).tolist(), sort_keys=True))
+
+
+@lru_cache(maxsize=256)
+def _crs_of_cf(text: str) -> Any:
+    from pyproj import CRS
+
+    return CRS.from_cf(json.loads(text))
 
 
 Locator = GeoLocator | WcsLocator | CoordLocator

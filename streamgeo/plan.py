@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from streamgeo.chunks import ByteCache
 from streamgeo.errors import SampleError, StepError
 from streamgeo.grid import Grid, plain_grid
+from streamgeo.meter import step_span
 from streamgeo.order import generator
 from streamgeo.scene import ArrayScene, Scene
 from streamgeo.step import Context, Step
@@ -97,6 +98,8 @@ class Item:
 
 class StepScene(Scene):
     """A scene after a step that has not run yet; reads what the step's reach asks for, and no more."""
+
+    reads_files = False  # its parents do
 
     def __init__(self, parent: Scene, step: Step, draw: Draw) -> None:
         self.parent, self.step, self.draw = parent, step, draw
@@ -183,7 +186,7 @@ class StepScene(Scene):
 
     def _apply(self, array: Array, window: Window, cut: Callable[..., Any] | None = None) -> Array:
         step = self.step if cut is None else Step(cut)
-        with naming(self.step.label, file=self.name, window=window):
+        with naming(self.step.label, file=self.name, window=window), step_span(self.step.label):
             result: Array = step.apply(array, self._context(window))[0]
         return result
 
@@ -217,7 +220,7 @@ def apply_step(item: Item, key: str, output_key: str, step: Step, draw: Draw) ->
     grid = place.locate if place else partial(plain_grid, np.shape(value))
     attrs = partial(attrs_of, place.scene) if place else None
     file, window = (place.scene.name, place.window) if place else (None, None)
-    with naming(step.label, file=file, window=window):
+    with naming(step.label, file=file, window=window), step_span(step.label):
         result, residual = step.apply(value, context_of(step, draw, grid, attrs))
     item.values[output_key] = result
     if residual is not None:

@@ -7,12 +7,16 @@ import threading
 import weakref
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
+from streamgeo import meter as m
 from streamgeo.errors import ChainError, SampleError
-from streamgeo.links import Node, Ready, epoch
+from streamgeo.links import Joined, Node, Prefetch, Ready, epoch
 from streamgeo.plan import Run
+from streamgeo.progress import Line
 from streamgeo.state import Position, fingerprint, from_dict, to_dict
+from streamgeo.stats import Stats, stats_of
 
 Sample = dict[str, Any]
 LOG = logging.getLogger("streamgeo")
@@ -43,6 +47,7 @@ class Runner:
 
     node: Node
     on_error: OnError
+    progress: bool = False
     at: Position = field(default_factory=Position)
     resume: bool = False
     next_epoch: int = 0
@@ -52,6 +57,7 @@ class Runner:
     def __post_init__(self) -> None:
         self._open: weakref.WeakSet[Epoch] = weakref.WeakSet()
         self._marks: list[str] | None = None
+        self._meter = m.Meter()
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
@@ -80,6 +86,19 @@ class Runner:
         self.closed = True
         for iterator in list(self._open):
             iterator.close()
+
+    def stats(self) -> Stats:
+        """What it did since it was made in this process."""
+        return stats_of(self._meter, threads_of(self.node))
+
+    def line(self, position: int) -> Line | None:
+        """A line of progress that starts behind so many samples, if one is wanted."""
+        return Line(self.node, self.stats, position) if self.progress else None
+
+    @property
+    def meter(self) -> m.Meter:
+        """Where its tasks report their time."""
+        return self._meter
 
     def state(self) -> dict[str, Any]:
         """Where it stands, as a dict."""
@@ -123,6 +142,8 @@ class Epoch(Iterator[Sample]):
         )
         self._lock = threading.Lock()
         self._closed = False
+        self._clock: float | None = None
+        self._line = runner.line(start.count)
 
     def _run(self) -> Run:
         skip = self._runner.on_error.action == "skip"
@@ -131,9 +152,26 @@ class Epoch(Iterator[Sample]):
     def __next__(self) -> Sample:
         with self._lock:
             while True:
-                sample = self._next()
+                sample = self._measured()
                 if sample:
                     return sample
+
+    def _measured(self) -> Sample:
+        """The next sample, with the time that it takes, and that passed since the one before, on the meter."""
+        began = self._clock or perf_counter()
+        with self._runner.meter.running(m.NEXT):
+            try:
+                return self._next()
+            except BaseException:
+                self._end_line()
+                raise
+            finally:
+                self._clock = perf_counter()
+                m.count(m.WALL, self._clock - began)
+
+    def _end_line(self) -> None:
+        if self._line is not None:
+            self._line.close()
 
     def _next(self) -> Sample:
         if self._closed:
@@ -152,7 +190,17 @@ class Epoch(Iterator[Sample]):
             raise
         self._runner.at = Position(self._start.epoch, ready.position, ready.after)
         self._runner.note(ready.item.skipped, ready.position)
+        self._count(ready)
         return ready.sample
+
+    def _count(self, ready: Ready) -> None:
+        parts = len(ready.item.parts)
+        if ready.sample:
+            m.count(m.SAMPLES, parts or 1)
+            m.count(m.BATCHES, bool(parts))
+            m.count(m.BYTES, sum(array.nbytes for array in ready.sample.values()))
+        if self._line is not None:
+            self._line.step()
 
     def close(self) -> None:
         """End it: a later ``next`` raises."""
@@ -161,3 +209,11 @@ class Epoch(Iterator[Sample]):
             ready, self._ready = self._ready, None
             if ready is not None:
                 ready.close()
+            self._end_line()
+
+
+def threads_of(node: Node) -> int:
+    """The threads of all prefetch links of a chain."""
+    parents = node.parents if isinstance(node, Joined) else (node.parent,)
+    before = sum(threads_of(parent) for parent in parents if parent is not None)
+    return before + (node.threads if isinstance(node, Prefetch) else 0)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.errors import GridError
 from streamgeo.grid import Grid
+from streamgeo.meter import READ, span
 from streamgeo.sinks import save
 from streamgeo.template import Template
 from streamgeo.window import Window
@@ -31,6 +32,7 @@ class Scene(ABC):
     dims: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    reads_files: ClassVar[bool] = True  # whether the time in _read counts as reading
 
     @property
     @abstractmethod
@@ -72,7 +74,10 @@ class Scene(ABC):
             raise GridError(
                 f"read: {full} reaches outside {self.name}, which has {dict(zip(self.dims, self.shape))}"
             )
-        return self._read(full)
+        if not self.reads_files:
+            return self._read(full)
+        with span(READ):
+            return self._read(full)
 
     @property
     def array(self) -> Array:
@@ -105,6 +110,8 @@ class Scene(ABC):
 
 class ArrayScene(Scene):
     """A scene whose pixels are in memory: a prediction, or an array that came without a file."""
+
+    reads_files = False
 
     def __init__(
         self, array: Array, grid: Grid, template: Template, *, name: str, files: tuple[str, ...] = ()

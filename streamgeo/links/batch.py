@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from streamgeo.errors import BatchError, SampleError
 from streamgeo.links.base import Cursor, Link, Task
+from streamgeo.meter import BATCH, span
 from streamgeo.parameters import literal
 from streamgeo.plan import Item, Run, finished, naming
 
@@ -83,6 +84,16 @@ class Batch(Link):
                 continue
             items.append(item)
             samples.append(sample)
+        with span(BATCH):
+            return self._joined(items, samples, number, skipped)
+
+    def _joined(
+        self,
+        items: Sequence[Item],
+        samples: Sequence[Mapping[str, Any]],
+        number: int,
+        skipped: Sequence[SampleError],
+    ) -> Item:
         names = [_whence(item) for item in items]
         for sample, name in zip(samples, names):
             if sample.keys() != samples[0].keys():

@@ -12,6 +12,7 @@ from typing import Any
 from streamgeo.errors import ChainError
 from streamgeo.links.base import Cursor, Link, Node, Task
 from streamgeo.links.sources import Vector
+from streamgeo.meter import step_span
 from streamgeo.order import generator
 from streamgeo.plan import Item, Run, finished
 
@@ -235,7 +236,10 @@ class Filter(Link):
         for task in self.before.tasks(run, cursor):
             try:
                 item = task()
-                if self.predicate(finished(item)):
+                sample = finished(item)
+                with step_span(self.shown[1:]):
+                    passes = self.predicate(sample)
+                if passes:
                     yield Task(partial(_same, item), task.after)
             except Exception as error:
                 yield Task(partial(_raise, error), task.after)

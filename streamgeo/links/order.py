@@ -9,7 +9,7 @@ from functools import cached_property, partial
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo import engine
+from streamgeo import engine, meter
 from streamgeo.links.base import Cursor, Link, Task
 from streamgeo.order import generator, permuted
 from streamgeo.plan import Item, Run
@@ -153,10 +153,17 @@ class Prefetch(Link):
 
     def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
         """Finished samples, as functions that only hand them over, or raise what making them raised."""
-        ahead = engine.Engine(map(_kept, self.before.tasks(run, cursor)), self.size, self.threads)
+        mine = meter.current()
+        tasks = meter.worked(mine, self.before.tasks(run, cursor))
+        ahead = engine.Engine(map(partial(_kept, mine), tasks), self.size, self.threads)
         try:
-            for made, after in ahead:
-                yield Task(partial(_given, made), after)
+            while True:
+                meter.looked(ahead.queued)
+                with meter.waiting():
+                    result = next(ahead, None)
+                if result is None:
+                    return
+                yield Task(partial(_given, result[0]), result[1])
         finally:
             ahead.close()
 
@@ -165,8 +172,13 @@ class Prefetch(Link):
         return f".prefetch({self.size}, {self.threads})"
 
 
-def _kept(task: Task) -> Callable[[], tuple[Item | Exception, Cursor]]:
-    return partial(_made, task)
+def _kept(mine: meter.Meter | None, task: Task) -> Callable[[], tuple[Item | Exception, Cursor]]:
+    return partial(_made if mine is None else partial(_metered, mine), task)
+
+
+def _metered(mine: meter.Meter, task: Task) -> tuple[Item | Exception, Cursor]:
+    with mine.running(meter.BUSY):
+        return _made(task)
 
 
 def _made(task: Task) -> tuple[Item | Exception, Cursor]:

@@ -15,6 +15,7 @@ import numpy as np
 from streamgeo.chunks import ByteCache
 from streamgeo.errors import ChainError
 from streamgeo.links.base import Cursor, Link, Task, need
+from streamgeo.meter import step_span
 from streamgeo.plan import Item, Place, Run, as_scene, grid_of_window, naming
 from streamgeo.scene import Scene
 from streamgeo.steps.patch import Layout, Patch
@@ -164,7 +165,7 @@ class Expand(Link):
                 if scene.dims == layout.dims
                 else Window({dim: cut.get(dim, slice(0, size)) for dim, size in zip(scene.dims, scene.shape)})
             )
-            with naming(self.step.label, file=scene.name, window=window):
+            with naming(self.step.label, file=scene.name, window=window), step_span(self.step.label):
                 out.values[output] = self.step.read(scene, window)
             number = item.places[key].index if key in item.places else item.index
             kept = {n: out.residuals.pop(n) for n in list(out.residuals) if n.startswith(f"{key}.residual.")}

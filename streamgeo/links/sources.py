@@ -12,6 +12,7 @@ import numpy as np
 
 from streamgeo.errors import ChainError
 from streamgeo.links.base import Cursor, Node, Task, as_value
+from streamgeo.meter import SOURCE, spanned
 from streamgeo.plan import Item, Run
 
 
@@ -74,7 +75,7 @@ class Iterable(Node):
     def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
         """The samples as they come; those before the cursor are drawn and left."""
         first = cursor or 0
-        for index, sample in enumerate(islice(self.factory(), first, None), first):
+        for index, sample in enumerate(spanned(SOURCE, islice(self.factory(), first, None)), first):
             if not isinstance(sample, Mapping):
                 raise ChainError(
                     f"{self.shown}: sample {index} is a {type(sample).__name__}; give dicts of arrays"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from streamgeo.errors import ChainError
 from streamgeo.links.base import Cursor, Link, Task, as_value, need
+from streamgeo.meter import step_span
 from streamgeo.openers import Opener
 from streamgeo.parameters import function_name
 from streamgeo.plan import Draw, Item, Place, Run, apply_step, finished, grid_of, naming
@@ -55,7 +56,7 @@ class Map(Link):
 
     def _open(self, item: Item, key: str, output: str) -> None:
         path = item.values[key]
-        with naming(self.step.label, file=path if isinstance(path, str) else None):
+        with naming(self.step.label, file=path if isinstance(path, str) else None), step_span(self.step.label):
             scene = self.step(path)
         item.values[output] = scene
         item.places[output] = Place(scene, item.index, scene.window, partial(grid_of, scene))
@@ -119,8 +120,10 @@ def transform_sample(item: Item, f: Callable[[dict[str, Any]], Any]) -> Item:
     """The user's function on the sample as arrays; places stay with the keys whose shape is unchanged."""
     sample = finished(item)
     shapes = {key: value.shape for key, value in sample.items()}
-    with naming(f"sample_transform({function_name(f)})"):
-        result = f(sample)
+    label = f"sample_transform({function_name(f)})"
+    with naming(label):
+        with step_span(label):
+            result = f(sample)
         if not isinstance(result, Mapping):
             raise ChainError(f"it returned {type(result).__name__}; return a dict of arrays")
         values = {key: as_value(value) for key, value in result.items()}
