@@ -16,7 +16,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamgeo.errors import GridError
-from streamgeo.locate import Coord, CoordLocator, Floats, GeoLocator, Locator, WcsLocator, crs_of, crs_of_cf, interpolate
+from streamgeo.locate import (
+    Coord,
+    CoordLocator,
+    Floats,
+    GeoLocator,
+    Locator,
+    WcsLocator,
+    crs_of,
+    crs_of_cf,
+    interpolate,
+)
 from streamgeo.window import Window
 
 

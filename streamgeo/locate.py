@@ -296,7 +296,9 @@ def crs_of(text: str) -> Any:
 
 def crs_of_cf(attributes: Mapping[str, Any]) -> Any:
     """The ``pyproj.CRS`` of the attributes of a CF grid mapping."""
-    return _crs_of_cf(json.dumps(attributes, default=lambda value: np.asarray(value).tolist(), sort_keys=True))
+    return _crs_of_cf(
+        json.dumps(attributes, default=lambda value: np.asarray(value).tolist(), sort_keys=True)
+    )
 
 
 @lru_cache(maxsize=256)

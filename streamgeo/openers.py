@@ -62,6 +62,8 @@ def _open_one(path: str, kind: str, options: dict[str, Any]) -> Scene:
     identity(path)
     if kind == "any":
         kind = detect(path)
+        name = options["variable"] if options["variable"] is not None else options["dataset"]
+        options = {**options, "variable": name, "dataset": name}  # NetCDF-4 is HDF5: either word will do
         options = {
             key: value for key, value in options.items() if key in _OPTIONS[kind] and value is not None
         }
@@ -202,7 +204,9 @@ def open(
     key: str | None = None,
     raw: bool = False,
 ) -> Opener:
-    """Open a file of any supported format, told by its content; what is not of that format is ignored.
+    """Open a file of any supported format, told by its content; options of other formats are ignored.
+
+    ``variable`` and ``dataset`` mean the same here, since a NetCDF-4 file is an HDF5 file.
 
     See :func:`open_fits`, :func:`open_geotiff`, :func:`open_netcdf`, :func:`open_hdf5`, :func:`open_numpy`.
     """

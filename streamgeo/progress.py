@@ -34,7 +34,9 @@ class Line:
         if now - self._looked >= _EVERY:
             self._looked = now
             stats = self._stats()
-            self._bar.set_postfix_str(f"{stats.samples_per_s:.4g} samples/s, {stats.limit.split(':')[0]}", False)
+            self._bar.set_postfix_str(
+                f"{stats.samples_per_s:.4g} samples/s, {stats.limit.split(':')[0]}", False
+            )
         self._bar.update()
 
     def close(self) -> None:

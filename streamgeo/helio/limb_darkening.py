@@ -142,7 +142,9 @@ def _coefficients(wavelength: Any, law: str) -> Coefficients:
 
 def _neckel1994(nm: float) -> Coefficients:
     row = [float(np.interp(nm, _NECKEL_NM, column)) for column in zip(*_NECKEL_ROWS)]
-    return tuple(value / sum(row) for value in row)  # the table is rounded (.998 at 365.875 nm): 1 at disc centre
+    return tuple(
+        value / sum(row) for value in row
+    )  # the table is rounded (.998 at 365.875 nm): 1 at disc centre
 
 
 def _neckel2005(nm: float) -> Coefficients:

@@ -56,7 +56,10 @@ class Map(Link):
 
     def _open(self, item: Item, key: str, output: str) -> None:
         path = item.values[key]
-        with naming(self.step.label, file=path if isinstance(path, str) else None), step_span(self.step.label):
+        with (
+            naming(self.step.label, file=path if isinstance(path, str) else None),
+            step_span(self.step.label),
+        ):
             scene = self.step(path)
         item.values[output] = scene
         item.places[output] = Place(scene, item.index, scene.window, partial(grid_of, scene))
