@@ -169,6 +169,7 @@ def test_every_end_is_clean_fifty_times(end: str) -> None:
         )
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_both_sides_of_a_fork_get_the_rest() -> None:
     code = PROGRAM.replace("range(10**9)", "range(40)") + textwrap.dedent("""
