@@ -7,8 +7,10 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from pathlib import Path
 from typing import Any
 
+from streamgeo.errors import ChainError
 from streamgeo.meter import HITS, MISSES, count, waiting
 
 
@@ -19,10 +21,23 @@ class ByteCache:
     waiters try it themselves, so each sees the error with its own traceback.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = limit
         self._reset()
         _ALL.add(self)
+
+    @property
+    def limit(self) -> int:
+        """Bytes that it keeps at most; when None was given, a quarter of the memory that was free at first use."""
+        if self._limit is None:
+            self._limit = free_memory() // 4
+        return self._limit
+
+    @limit.setter
+    def limit(self, value: int) -> None:
+        with self._lock:
+            self._limit = value
+            self._shrink(value)
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
@@ -55,20 +70,46 @@ class ByteCache:
             mine.set()
 
     def _keep(self, key: Hashable, value: Any, nbytes: int) -> None:
-        if nbytes > self.limit:
+        limit = self.limit
+        if nbytes > limit:
             return
         with self._lock:
             self._values[key] = (value, nbytes)
             self.nbytes += nbytes
-            while self.nbytes > self.limit:
-                _, (_, freed) = self._values.popitem(last=False)
-                self.nbytes -= freed
+            self._shrink(limit)
+
+    def _shrink(self, limit: int) -> None:
+        while self.nbytes > limit:
+            _, (_, freed) = self._values.popitem(last=False)
+            self.nbytes -= freed
 
     def clear(self) -> None:
         """Forget all values."""
         with self._lock:
             self._values.clear()
             self.nbytes = 0
+
+
+def free_memory() -> int:
+    """Bytes that are free now, as the system tells it; where it does not tell, half of all memory."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        try:
+            free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        except (ValueError, OSError, AttributeError):
+            free = 2 << 30
+    return min([free, *_container_limits()])
+
+
+def _container_limits() -> list[int]:
+    """What the control group of the process may still take, if there is one."""
+    try:
+        most, now = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
+    except (OSError, ValueError):  # none, or no limit ("max")
+        return []
+    return [max(most - now, 64 << 20)]
 
 
 _ALL: weakref.WeakSet[ByteCache] = weakref.WeakSet()
@@ -82,3 +123,28 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+CACHE = ByteCache()  # decoded chunks, and scenes that had to be computed whole: one budget for the process
+
+
+def config(*, cache_bytes: int | None = None) -> dict[str, int]:
+    """Set what holds for the whole process, and say what is set.
+
+    Args:
+        cache_bytes: how much the cache of decoded chunks and computed scenes may hold; 0 keeps nothing. By
+            default a quarter of the memory that was free when it was first used.
+
+    Raises:
+        ChainError: when it is not a whole number, 0 or more.
+
+    >>> config(cache_bytes=1 << 30)
+    {'cache_bytes': 1073741824}
+    """
+    if cache_bytes is not None:
+        if isinstance(cache_bytes, bool) or not isinstance(cache_bytes, int) or cache_bytes < 0:
+            raise ChainError(
+                f"config: cache_bytes={cache_bytes!r} must be a whole number of bytes, 0 or more"
+            )
+        CACHE.limit = cache_bytes
+    return {"cache_bytes": CACHE.limit}

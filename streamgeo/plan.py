@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.chunks import ByteCache
+from streamgeo.chunks import CACHE
 from streamgeo.errors import SampleError, StepError
 from streamgeo.grid import Grid, plain_grid
 from streamgeo.meter import step_span
@@ -23,18 +22,6 @@ from streamgeo.template import Template
 from streamgeo.window import Window
 
 Array = NDArray[Any]
-
-
-def _budget() -> int:
-    """A quarter of the memory of the machine, at most 2 GiB."""
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        memory = 4 << 30
-    return min(memory // 4, 2 << 30)
-
-
-SCENES = ByteCache(_budget())  # scenes that had to be computed whole
 
 
 @dataclass(frozen=True)
@@ -159,7 +146,7 @@ class StepScene(Scene):
 
     def _read(self, window: Window) -> Array:
         if not self.pushes_down:
-            whole: Array = SCENES.get(self, self._checked_whole, _nbytes)
+            whole: Array = CACHE.get(self, self._checked_whole, _nbytes)
             return whole[window.slices(self.dims)]
         moves = self.step.moves
         if moves is not None and moves.source is not None:

@@ -48,6 +48,15 @@ class Scene(ABC):
     def _read(self, window: Window) -> Array:
         """Pixels of a window that names every dim, in order, and lies inside the scene."""
 
+    def _read_into(self, window: Window, out: Array) -> None:
+        """Pixels of a window into an array of its shape and the scene's dtype; of any strides."""
+        out[...] = self._read(window)
+
+    @property
+    def reader(self) -> str:
+        """How its pixels are read, for people: by chunk and codec, or by which library and why."""
+        return ""
+
     @property
     def attrs(self) -> Mapping[str, Any]:
         """The file's header, tags or attributes."""
@@ -69,15 +78,36 @@ class Scene(ABC):
         Raises:
             GridError: when the window names another dim or reaches outside the scene.
         """
+        full = self._inside(window)
+        if not self.reads_files:
+            return self._read(full)
+        with span(READ):
+            return self._read(full)
+
+    def read_into(self, out: Array, window: Window | None = None) -> None:
+        """The same, written to an array of the window's shape and the scene's dtype, which may be a view.
+
+        Raises:
+            GridError: also when shape or dtype of ``out`` do not fit.
+        """
+        full = self._inside(window)
+        if out.shape != full.shape or out.dtype != self.dtype:
+            raise GridError(
+                f"read: {full} of {self.name} is {full.shape} {self.dtype}, and out is {out.shape} {out.dtype}"
+            )
+        if not self.reads_files:
+            self._read_into(full, out)
+            return
+        with span(READ):
+            self._read_into(full, out)
+
+    def _inside(self, window: Window | None) -> Window:
         full = self.window if window is None else window.complete(self.dims, self.shape)
         if not full.within(self.dims, self.shape):
             raise GridError(
                 f"read: {full} reaches outside {self.name}, which has {dict(zip(self.dims, self.shape))}"
             )
-        if not self.reads_files:
-            return self._read(full)
-        with span(READ):
-            return self._read(full)
+        return full
 
     @property
     def array(self) -> Array:

@@ -29,7 +29,7 @@ HEAVY = (
 # a package's parts may import what stands in brackets before them.
 ROOMS = [
     ["errors"], ["window", "cf_packing", "names", "netcdf_lock"], ["locate"], ["fits_cards", "fits_packing"],
-    ["grid"], ["template", "parameters"], ["meter"], ["chunks", "order"], ["step"], ["pointwise"],
+    ["grid"], ["template", "parameters"], ["meter"], ["chunks", "order"], ["chunked"], ["step"], ["pointwise"],
     ["sinks.beside", "sinks.geotiff_values", "sinks.located", "sinks.numbers"], ["sinks.regular", "sinks.grouped"],
     ["sinks.fits", "sinks.geotiff", "sinks.netcdf", "sinks.hdf5", "sinks.numpy"], ["sinks"],
     ["scene"], ["sources.handles", "sources.cf", "sources.classic"], ["sources.grid_mapping"], ["sources.grouped"],
