@@ -21,6 +21,7 @@ from streamgeo.errors import (
     SampleError,
     StepError,
     StreamGeoError,
+    WaitError,
     WriteError,
 )
 from streamgeo.grid import Axis, Bounds, Grid
@@ -43,7 +44,7 @@ __all__ = [
     "POINT", "SCENE", "Axis", "BatchError", "Bounds", "Buffer", "ChainError", "Coord", "CoordLocator",
     "GeoLocator", "Grid", "GridError", "Inverse", "InverseError", "MissingKeyError", "Moves", "OpenError",
     "Opener", "Reach", "SampleError", "Scene", "Step", "StepError", "Stream", "StreamGeoError", "WcsLocator",
-    "Window", "WriteError", "buffer_from_vector", "cast", "climate", "clip", "concatenate", "crop", "files",
+    "WaitError", "Window", "WriteError", "buffer_from_vector", "cast", "climate", "clip", "concatenate", "crop", "files",
     "fill_nan", "flip", "from_mlx", "halo", "helio", "minmax", "mix", "normalize", "open", "open_fits",
     "open_geotiff", "open_hdf5", "open_netcdf", "open_numpy", "patch", "register", "remote", "rot90",
     "step_from_json", "stream_python_iterable", "stretch", "transpose", "zip",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Self, overload
 
-import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo import engine, explain, links
@@ -19,139 +18,22 @@ from streamgeo.predict import Inverse, Model, Steps, predict
 from streamgeo.running import RAISE, OnError, Runner
 from streamgeo.scene import Scene
 from streamgeo.stats import Stats
-from streamgeo.step import Reach, as_step
-from streamgeo.steps.patch import Patch
+from streamgeo.vocabulary.arrays import Arrays
+from streamgeo.vocabulary.base import Key, whole
+from streamgeo.vocabulary.batches import Batches
+from streamgeo.vocabulary.order import BufferOrder, StreamOrder
+from streamgeo.vocabulary.transforms import Transforms
 
 Array = NDArray[Any]
 Sample = dict[str, Array]
-Key = str | Sequence[str]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Chain:
+class Chain(Transforms, Arrays, Batches):
     """What Buffer and Stream share: a chain of operations on samples, which are dicts of numpy arrays."""
-
-    node: links.Node
-
-    def _with(self, node: links.Node) -> Self:
-        return type(self)(node)
 
     def _stream(self, node: links.Node) -> Stream:
         return Stream(node)
-
-    def __repr__(self) -> str:
-        first, *rest = (node.text() for node in self.node.path)
-        return "\n".join([first, *(f"    {text}" for text in rest)])
-
-    # -- steps ------------------------------------------------------------------------------------------
-
-    def key_transform(
-        self,
-        key: Key,
-        f: Any,
-        output_key: Key = "",
-        *,
-        inverse: Callable[..., Any] | None = None,
-        reach: Reach | None = None,
-    ) -> Self:
-        """Apply a step, or a plain function on arrays, to the value of a key.
-
-        Args:
-            key: the key, or several: then each gets the same windows and the same random draws.
-            f: a :class:`~streamgeo.Step` such as ``sg.normalize(...)``, or a function array -> array.
-            output_key: where the result goes; by default it replaces the value.
-            inverse: the function that undoes a plain ``f``.
-            reach: what a plain ``f`` needs around a pixel: ``sg.POINT``, ``sg.halo(n)``, or the whole scene
-                (the default, since nothing is known of it).
-
-        Raises:
-            StepError: when ``f`` is neither a step nor a function.
-            ChainError: when keys and output keys do not match in number.
-        """
-        step = as_step(f, inverse=inverse, reach=reach)
-        keys = _names("key_transform", "key", key)
-        outputs = _names("key_transform", "output_key", output_key) if output_key else keys
-        if len(keys) != len(outputs):
-            raise ChainError(
-                f"key_transform: {len(keys)} keys {keys} but {len(outputs)} output keys {outputs}"
-            )
-        shown = [
-            repr(key if isinstance(key, str) else tuple(key)),
-            repr(f) if step is f else function_name(f),
-        ]
-        shown += [repr(output_key)] if output_key else []
-        shown += [f"inverse={function_name(inverse)}"] if inverse else []
-        shown += [f"reach={reach}"] if reach else []
-        kind = links.Expand if isinstance(step, Patch) else links.Map
-        if kind is links.Expand and any(isinstance(n, links.Batch) for n in self.node.path):
-            raise ChainError(
-                "patch: after batch the scenes are stacked; put .key_transform(..., patch) before .batch"
-            )
-        return self._with(kind(self.node, keys, outputs, step, f".key_transform({', '.join(shown)})"))  # type: ignore[arg-type]
-
-    def sample_transform(
-        self, f: Callable[[Sample], Mapping[str, Any]], *, keys: Sequence[str] | None = None
-    ) -> Self:
-        """Apply a function to whole samples, dict of arrays to dict of arrays.
-
-        Args:
-            f: the function; it gets its own dict, whose arrays it may change.
-            keys: the keys that it changes. The others can still be predicted and inverted; when it is left
-                out, all keys count as changed.
-
-        A Stream skips samples for which ``f`` returns an empty dict.
-        """
-        if not callable(f):
-            raise StepError(f"sample_transform: {f!r} is not a function")
-        shown = f".sample_transform({function_name(f)}{'' if keys is None else f', keys={tuple(keys)!r}'})"
-        change = partial(links.transform_sample, f=f)
-        return self._with(links.Edit(self.node, change, shown, None if keys is None else tuple(keys)))
-
-    def rename_key(self, key: str, output_key: str) -> Self:
-        """The value of ``key`` under another name."""
-        shown = f".rename_key({key!r}, {output_key!r})"
-        change = partial(links.rename, key=key, output_key=output_key)
-        return self._with(links.Edit(self.node, change, shown, renames=(key, output_key)))
-
-    def filter_key(self, key: str, remove: bool = False) -> Self:
-        """Only this key, or all but this key with ``remove=True``."""
-        shown = f".filter_key({key!r}{', remove=True' if remove else ''})"
-        return self._with(links.Edit(self.node, partial(links.select_keys, key=key, remove=remove), shown))
-
-    def remove_value(self, key: str, size_key: str, dim: int, value: float, pad: float = 0) -> Self:
-        """Remove a value from an array, shifting the rest to the start of ``dim``; as in mlx-data.
-
-        The shape stays, the end is filled with ``pad``, and ``size_key`` gets the number of values left.
-        """
-        shown = f".remove_value({key!r}, {size_key!r}, {dim}, {value!r}, {pad!r})"
-        change = partial(links.remove_value, key=key, size_key=size_key, dim=dim, value=value, pad=pad)
-        return self._with(links.Edit(self.node, change, shown, (key, size_key)))
-
-    def batch(
-        self,
-        batch_size: int | Sequence[int],
-        pad: Mapping[str, float] | None = None,
-        dim: Mapping[str, int] | None = None,
-        drop_last: bool = False,
-    ) -> Self:
-        """Stack samples along a new leading axis.
-
-        Args:
-            batch_size: samples in a batch (or a list, the size of each batch).
-            pad: by key, a value to fill up arrays of different shapes with. Without it they are an error.
-            dim: by key, an existing axis to concatenate along instead.
-            drop_last: leave out a last batch that is not full.
-
-        Raises:
-            ChainError: for a size below 1.
-            BatchError: on reading, when keys, shapes or dtypes of the samples differ.
-        """
-        sizes = (batch_size,) if isinstance(batch_size, (int, np.integer)) else tuple(batch_size)
-        for size in sizes:
-            if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
-                raise ChainError(f"batch: size {size!r} must be a whole number, 1 or more")
-        count = int(sizes[0]) if isinstance(batch_size, (int, np.integer)) else tuple(int(s) for s in sizes)
-        return self._with(links.Batch(self.node, count, dict(pad or {}), dict(dim or {}), drop_last))
 
     def filter(self, predicate: Callable[[Sample], bool]) -> Stream:
         """Only samples for which ``predicate(sample)`` holds.
@@ -163,16 +45,6 @@ class Chain:
             raise StepError(f"filter: {predicate!r} is not a function")
         return self._stream(links.Filter(self.node, predicate, f".filter({function_name(predicate)})"))
 
-    # -- order ------------------------------------------------------------------------------------------
-
-    def _partition(self, num_partitions: int, partition: int) -> Self:
-        _check_part("partition", num_partitions, partition)
-        pick = partial(links.strided, start=partition, step=num_partitions)
-        count = partial(links.partition_size, parts=num_partitions, part=partition)
-        return self._with(links.Select(self.node, pick, count, f".partition({num_partitions}, {partition})"))
-
-    # -- to other things --------------------------------------------------------------------------------
-
     def prefetch(self, prefetch_size: int, num_threads: int = 1) -> Stream:
         """Compute samples (or batches) ahead on threads; the order is always kept.
 
@@ -180,10 +52,9 @@ class Chain:
             prefetch_size: how many are computed ahead at most.
             num_threads: how many threads compute them.
         """
-        for what, value in (("prefetch_size", prefetch_size), ("num_threads", num_threads)):
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-                raise ChainError(f"prefetch: {what}={value!r} must be a whole number, 1 or more")
-        return self._stream(links.Prefetch(self.node, int(prefetch_size), int(num_threads)))
+        size = whole("prefetch", "prefetch_size", prefetch_size, 1)
+        threads = whole("prefetch", "num_threads", num_threads, 1)
+        return self._stream(links.Prefetch(self.node, size, threads))
 
     def ordered_prefetch(self, prefetch_size: int, num_threads: int = 1) -> Stream:
         """The same as :meth:`prefetch`, which keeps order; mlx-data's name for it."""
@@ -254,7 +125,7 @@ class Chain:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Buffer(Chain):
+class Buffer(BufferOrder, Chain):
     """Samples with a known length and an index. A description: nothing is read until a sample is asked for.
 
     >>> b = buffer_from_vector([{"x": np.arange(3) + i} for i in range(4)])
@@ -276,17 +147,9 @@ class Buffer(Chain):
     def __getitem__(self, index: slice) -> Self: ...
     def __getitem__(self, index: int | slice) -> Sample | Self:
         """A sample by its number (negative from the end), or a Buffer of a slice."""
-        size = len(self)
         if isinstance(index, slice):
-            start, stop, step = index.indices(size)
-            chosen = range(start, stop, step)
-            shown = (
-                f"[{':'.join('' if v is None else str(v) for v in (index.start, index.stop, index.step))}]"
-            )
-            pick = partial(links.strided, start=chosen.start, step=chosen.step)
-            return self._with(
-                links.Select(self.node, pick, partial(links.fixed_size, size=len(chosen)), shown)
-            )
+            return self._slice(index)
+        size = len(self)
         number = int(index)
         if not -size <= number < size:
             raise IndexError(f"sample {number} of a Buffer of {size}")
@@ -296,50 +159,6 @@ class Buffer(Chain):
 
     def __iter__(self) -> Iterator[Sample]:
         return self.to_stream().__iter__()
-
-    def shuffle(self, seed: int = 0) -> Self:
-        """A random order, another one each epoch; a pure function of (seed, epoch, position).
-
-        No list is kept: it costs the same for ten samples and for 100 million.
-        """
-        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-            raise ChainError(f"shuffle: seed={seed!r} must be a whole number")
-        pick = partial(links.shuffled, seed=int(seed))
-        return self._with(
-            links.Select(self.node, pick, links.same_size, f".shuffle(seed={int(seed)})", int(seed))
-        )
-
-    def perm(self, perm: Sequence[int]) -> Self:
-        """The samples with these numbers, in this order; any subset, with repetitions."""
-        order = np.asarray(perm, np.int64)
-        size = len(self)
-        if order.ndim != 1 or (order.size and not (order.min() >= 0 and order.max() < size)):
-            raise ChainError(f"perm: give a list of numbers from 0 to {size - 1}")
-        shown = np.array2string(order, threshold=8, separator=", ")
-        pick = partial(links.listed, order=order)
-        count = partial(links.fixed_size, size=order.size)
-        return self._with(links.Select(self.node, pick, count, f".perm({shown})"))
-
-    def partition(self, num_partitions: int, partition: int) -> Self:
-        """Every ``num_partitions``-th sample from number ``partition`` on."""
-        return self._partition(num_partitions, partition)
-
-    def shard(self, num_shards: int, index: int) -> Self:
-        """The part of rank ``index``: as many samples on every rank, the last round filled up from the start."""
-        _check_part("shard", num_shards, index)
-        return self._with(links.Shard(self.node, num_shards, index))
-
-    def take(self, count: int) -> Self:
-        """The first ``count`` samples."""
-        return self[: _count("take", count)]
-
-    def skip(self, count: int) -> Self:
-        """All but the first ``count`` samples."""
-        return self[_count("skip", count) :]
-
-    def repeat(self, times: int) -> Self:
-        """The samples ``times`` times over, each time as a new epoch."""
-        return self._with(links.Repeat(self.node, _times(times)))
 
     def to_stream(self) -> Stream:
         """The samples in order, once for each ``iter``."""
@@ -355,7 +174,7 @@ class Buffer(Chain):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Stream(Chain):
+class Stream(StreamOrder, Chain):
     """Samples in order, one epoch for each ``iter``: shuffles and random steps draw anew every time.
 
     A description like a Buffer: two iterators over one stream do not disturb each other. Beside it, a stream
@@ -451,34 +270,6 @@ class Stream(Chain):
     def __bool__(self) -> bool:
         return True
 
-    def shuffle(self, buffer_size: int, seed: int = 0) -> Self:
-        """Shuffled through a buffer of so many samples: each that comes lets a random one out."""
-        if isinstance(buffer_size, bool) or not isinstance(buffer_size, (int, np.integer)) or buffer_size < 1:
-            raise ChainError(f"shuffle: buffer_size={buffer_size!r} must be a whole number, 1 or more")
-        return self._with(links.Reservoir(self.node, int(buffer_size), int(seed)))
-
-    def partition(self, num_partitions: int, partition: int) -> Self:
-        """Every ``num_partitions``-th sample from number ``partition`` on."""
-        _check_part("partition", num_partitions, partition)
-        return self._with(links.Every(self.node, num_partitions, partition, False))
-
-    def shard(self, num_shards: int, index: int) -> Self:
-        """The part of rank ``index``: as many samples on every rank; what does not go round is left out."""
-        _check_part("shard", num_shards, index)
-        return self._with(links.Every(self.node, num_shards, index, True))
-
-    def take(self, count: int) -> Self:
-        """The first ``count`` samples."""
-        return self._with(links.Part(self.node, 0, _count("take", count), f".take({count})"))
-
-    def skip(self, count: int) -> Self:
-        """All but the first ``count`` samples, which are not made."""
-        return self._with(links.Part(self.node, _count("skip", count), None, f".skip({count})"))
-
-    def repeat(self, times: int | None = None) -> Self:
-        """The stream ``times`` times over (without end when None), each time as a new epoch."""
-        return self._with(links.Repeat(self.node, None if times is None else _times(times)))
-
     def to_stream(self) -> Self:
         """Itself."""
         return self
@@ -497,29 +288,3 @@ class Stream(Chain):
 
 def _run(node: links.Node, epoch: int) -> Run:
     return Run(node.seed, epoch)
-
-
-def _names(operation: str, what: str, value: Key) -> tuple[str, ...]:
-    names = (value,) if isinstance(value, str) else tuple(value)
-    if not names or not all(isinstance(name, str) and name for name in names):
-        raise ChainError(f"{operation}: {what}={value!r} must be a name, or a sequence of names")
-    return names
-
-
-def _check_part(operation: str, parts: int, part: int) -> None:
-    if isinstance(parts, bool) or not isinstance(parts, (int, np.integer)) or parts < 1:
-        raise ChainError(f"{operation}: {parts!r} parts; give a whole number, 1 or more")
-    if not 0 <= part < parts:
-        raise ChainError(f"{operation}: part {part} of {parts} must be from 0 to {parts - 1}")
-
-
-def _times(times: int) -> int:
-    if isinstance(times, bool) or not isinstance(times, (int, np.integer)) or times < 1:
-        raise ChainError(f"repeat: {times!r} times; give a whole number, 1 or more")
-    return int(times)
-
-
-def _count(operation: str, count: int) -> int:
-    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 0:
-        raise ChainError(f"{operation}: {count!r} samples; give a whole number, 0 or more")
-    return int(count)

@@ -45,6 +45,10 @@ class WriteError(StreamGeoError, OSError):
     """A scene could not be written."""
 
 
+class WaitError(StreamGeoError, TimeoutError):
+    """A sample was not there within the time that the caller would wait for it; it is still being made."""
+
+
 class SampleError(StreamGeoError, RuntimeError):
     """A sample of a chain failed; the original exception is its ``__cause__``.
 

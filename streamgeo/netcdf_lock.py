@@ -7,6 +7,8 @@ import threading
 from contextlib import AbstractContextManager
 from typing import Any
 
+from streamgeo.gate import GATE
+
 _LOCK = threading.RLock()
 
 
@@ -27,3 +29,4 @@ if hasattr(os, "register_at_fork"):
         after_in_parent=lambda: _LOCK.release(),
         after_in_child=_after_fork_in_child,
     )
+    GATE.go_first()

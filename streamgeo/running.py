@@ -7,11 +7,12 @@ import threading
 import weakref
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 from streamgeo import meter as m
-from streamgeo.errors import ChainError, SampleError
+from streamgeo.engine import Patience
+from streamgeo.errors import ChainError, SampleError, WaitError
 from streamgeo.links import Joined, Node, Prefetch, Ready, epoch
 from streamgeo.plan import Run
 from streamgeo.progress import Line
@@ -141,6 +142,7 @@ class Epoch(Iterator[Sample]):
             runner.node, self._run(), start.cursor, start.count
         )
         self._lock = threading.Lock()
+        self._patience = Patience(self._seen, works=not threads_of(runner.node))
         self._closed = False
         self._clock: float | None = None
         self._line = runner.line(start.count)
@@ -150,11 +152,37 @@ class Epoch(Iterator[Sample]):
         return Run(self._runner.node.seed, self._start.epoch, skip)
 
     def __next__(self) -> Sample:
-        with self._lock:
-            while True:
-                sample = self._measured()
-                if sample:
-                    return sample
+        return self.next()
+
+    def next(self, timeout: float | None = None) -> Sample:
+        """The next sample, waited for no longer than ``timeout`` seconds; None waits as long as it takes.
+
+        Raises:
+            WaitError: when it is not there by then. Nothing is lost: the next call gives that sample.
+            ChainError: for a timeout that is no number, or below 0.
+        """
+        if timeout is None:
+            with self._lock:
+                return self._patience.get()
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
+            raise ChainError(f"next: timeout={timeout!r} must be a number of seconds, 0 or more")
+        began = monotonic()
+        late = f"next: no sample within {timeout:g} s; it is still being made, and the next call waits for it"
+        if not self._lock.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
+            raise WaitError(late)
+        try:
+            return self._patience.get(max(0.0, timeout - (monotonic() - began)))
+        except TimeoutError as error:
+            raise WaitError(late) from error
+        finally:
+            self._lock.release()
+
+    def _seen(self) -> Sample:
+        """The next sample that is not skipped."""
+        while True:
+            sample = self._measured()
+            if sample:
+                return sample
 
     def _measured(self) -> Sample:
         """The next sample, with the time that it takes, and that passed since the one before, on the meter."""
@@ -206,6 +234,7 @@ class Epoch(Iterator[Sample]):
         """End it: a later ``next`` raises."""
         self._closed = True
         with self._lock:
+            self._patience.close()
             ready, self._ready = self._ready, None
             if ready is not None:
                 ready.close()

@@ -28,7 +28,7 @@ HEAVY = (
 # Imports go only towards the start of this list; modules of one room may not import each other, except that
 # a package's parts may import what stands in brackets before them.
 ROOMS = [
-    ["errors"], ["window", "cf_packing", "names", "netcdf_lock"], ["locate"], ["fits_cards", "fits_packing"],
+    ["errors"], ["gate"], ["window", "cf_packing", "names", "netcdf_lock"], ["locate"], ["fits_cards", "fits_packing"],
     ["grid"], ["template", "parameters"], ["meter"], ["chunks", "order"], ["chunked"], ["step"], ["pointwise"],
     ["sinks.beside", "sinks.geotiff_values", "sinks.located", "sinks.numbers"], ["sinks.regular", "sinks.grouped"],
     ["sinks.fits", "sinks.geotiff", "sinks.netcdf", "sinks.hdf5", "sinks.numpy"], ["sinks"],
@@ -36,8 +36,10 @@ ROOMS = [
     ["sources.fits", "sources.geotiff", "sources.netcdf", "sources.hdf5", "sources.numpy", "sources.stack"],
     ["steps.stitch"],
     ["steps.normalize", "steps.stretch", "steps.gaps", "steps.geometry", "steps.cast", "steps.patch"],
-    ["helio", "remote", "climate"], ["openers"], ["catalog"], ["plan", "engine"], ["links"], ["wayback", "replay"],
-    ["state", "stats"], ["progress"], ["running", "predict", "explain"], ["vocabulary"], ["chain"], ["begin"], [""],
+    ["helio", "remote", "climate"], ["openers"], ["catalog"], ["engine.board", "engine.mlx", "engine.patience"],
+    ["plan", "engine"], ["links"], ["wayback", "replay"],
+    ["state", "stats"], ["progress"], ["running", "predict", "explain"], ["vocabulary.base"],
+    ["vocabulary"], ["chain"], ["begin"], [""],
     ["plot", "made"], ["demo"], ["cli"],
 ]  # fmt: skip
 RANK = {name: rank for rank, room in enumerate(ROOMS) for name in room}
@@ -103,8 +105,7 @@ def test_imports_go_leftwards(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_files_stay_small(path: Path) -> None:
-    limit = 560 if path.name == "chain.py" else 460  # one method for each operation of the vocabulary
-    assert len(path.read_text().splitlines()) <= limit
+    assert len(path.read_text().splitlines()) <= 460
 
 
 def test_import_loads_nothing_heavy() -> None:

@@ -1,0 +1,315 @@
+"""Tasks run on mlx-data's prefetch threads and come out in order.
+
+What travels through mlx-data is an int64 ticket; tasks and results wait on a board on the Python side, so any
+dtype, any metadata and any exception can come through. The guards, each for a fault that was measured:
+
+* no exception reaches mlx-data (it would abort the process when the stream is deleted): it is caught, StopIteration
+  and KeyboardInterrupt too, kept on the board, and raised in the consumer's thread;
+* tickets never end, so mlx-data never sees the end of a stream with several threads in flight;
+* ``Stream.prefetch`` gives tickets out of order; the board gives results in order;
+* a live stream at interpreter exit crashes: every engine is closed by ``atexit``, and once closed its tasks are
+  skipped, so closing waits for the running task only;
+* ``next`` of mlx-data waits for one ticket, and not the one whose turn it is. Where workers pause because enough
+  bytes wait, a thread of its own asks for tickets, and the consumer waits on the board;
+* a child forked from under a live stream has the stream but not its threads. The stream is left alone for good,
+  and from then on the child runs its tasks in the consumer's own thread: more threads there make the exit crash.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from streamgeo.gate import GATE
+
+T = TypeVar("T")
+Task = Callable[[], T]
+
+
+class _End(Exception):
+    """The tasks are at their end."""
+
+
+class _Board(Generic[T]):
+    """Open tasks and finished results by ticket; shared by the consumer and the worker threads.
+
+    ``held`` are the bytes of the results that wait, ``largest`` those of the largest so far: a task begins when
+    one more of that size still fits, and always when the consumer's turn is at it.
+    """
+
+    def __init__(self, tasks: Iterator[Task[T]], max_bytes: int | None, nbytes: Callable[[T], int]) -> None:
+        self.tasks, self.max_bytes, self.nbytes = tasks, max_bytes, nbytes
+        self.open: dict[int, Task[T]] = {}
+        self.done: dict[int, tuple[T | None, BaseException | None, int]] = {}
+        self.drawn = self.turn = self.held = self.running = self.largest = 0
+        self.ended = self.closed = False
+        self.inner = GATE.entered  # a task reads it
+        self.renew()
+
+    def renew(self) -> None:
+        """New locks: at the start, and in a child, where another thread may have held them."""
+        self.drawing = threading.Lock()
+        self.changed = threading.Condition(threading.Lock())
+
+    def tickets(self) -> Iterator[dict[str, Any]]:
+        """Numbers without end; a task is drawn for each while there are tasks."""
+        while True:
+            yield {"ticket": np.array(self.draw(), np.int64)}
+
+    def draw(self) -> int:
+        """Take the next task; its ticket, or -1 when there is none."""
+        if self._over():
+            return -1
+        GATE.enter(self.inner)
+        try:
+            with self.drawing:
+                ticket = self.drawn
+                if self._over():
+                    return -1
+                self.drawn += 1
+                try:
+                    self.open[ticket] = next(self.tasks)
+                except StopIteration:
+                    self._finish(ticket, None, _End())
+                except BaseException as error:
+                    self._finish(ticket, None, error)
+                return ticket
+        finally:
+            GATE.leave()
+
+    def _over(self) -> bool:
+        return self.closed or self.ended
+
+    def _finish(self, ticket: int, value: T | None, error: BaseException | None, nbytes: int = 0) -> None:
+        with self.changed:
+            self.ended = self.ended or ticket not in self.open
+            self.done[ticket] = (value, error, nbytes)
+            self.held += nbytes
+            self.largest = max(self.largest, nbytes)
+            self.changed.notify_all()
+
+    def work(self, ticket: Any) -> Any:
+        """Run the task of one ticket; whatever it raises is kept for the consumer."""
+        number = int(ticket)
+        task = self.open.get(number)
+        if task is None or self.closed:
+            return ticket
+        if self.max_bytes is not None:
+            self._pause(number, self.max_bytes)
+        GATE.enter(self.inner)
+        try:
+            if not self.closed:
+                value: T | None = None
+                error: BaseException | None = None
+                nbytes = 0
+                try:
+                    value = task()
+                    nbytes = self.nbytes(value) if self.max_bytes is not None else 0
+                except BaseException as raised:
+                    error = raised
+                self._finish(number, value, error, nbytes)
+        finally:
+            if self.max_bytes is not None:
+                with self.changed:
+                    self.running -= 1
+            GATE.leave()
+        return ticket
+
+    def _pause(self, number: int, most: int) -> None:
+        """Wait until one more result fits beside those that wait and those that are being made."""
+        with self.changed:
+            self.changed.wait_for(
+                lambda: (
+                    self.closed
+                    or number == self.turn
+                    or self.held + (self.running + 1) * self.largest <= most
+                )
+            )
+            self.running += 1
+
+    def take(self) -> tuple[T | None, BaseException | None]:
+        """The result of the present turn, which is done; then it is the turn of the next."""
+        with self.changed:
+            value, error, nbytes = self.done.pop(self.turn)
+            self.open.pop(self.turn, None)
+            self.turn += 1
+            self.held -= nbytes
+            if self.max_bytes is not None:
+                self.changed.notify_all()
+        return value, error
+
+    def close(self) -> None:
+        """Skip what has not begun, and let go of what nobody will take."""
+        with self.changed:
+            self.closed = True
+            self.open.clear()
+            self.done.clear()
+            self.changed.notify_all()
+
+
+class _Asker:
+    """A thread that asks mlx-data for tickets, so that the consumer need not wait inside it."""
+
+    def __init__(self, stream: Any, board: _Board[Any]) -> None:
+        self._stream, self._board = stream, board
+        self._wanted: SimpleQueue[bool] = SimpleQueue()
+        self.asking = False
+        self._thread = threading.Thread(target=self._run, name="streamgeo-asker", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while self._wanted.get():
+            self._stream.next()
+            with self._board.changed:
+                self.asking = False
+                self._board.changed.notify_all()
+
+    def ask(self) -> None:
+        """Ask for one ticket, unless it is asking."""
+        if not self.asking:
+            self.asking = True
+            self._wanted.put(True)
+
+    def stop(self) -> None:
+        """End the thread; waits for the ticket that it asked for."""
+        self._wanted.put(False)
+        self._thread.join()
+
+
+class Engine(Generic[T]):
+    """Results of ``tasks`` in their order, computed ahead by ``threads`` threads, at most ``size`` ahead.
+
+    An error in a task is raised when its turn comes; iteration can go on after it. With ``max_bytes`` workers
+    pause while the results that wait have so many bytes, as ``nbytes`` counts them; a result that is larger than
+    that comes alone.
+    """
+
+    def __init__(
+        self,
+        tasks: Iterator[Task[T]],
+        size: int,
+        threads: int,
+        max_bytes: int | None = None,
+        nbytes: Callable[[T], int] = lambda value: 0,
+    ) -> None:
+        self._board: _Board[T] = _Board(tasks, max_bytes, nbytes)
+        self._size, self._threads = size, threads
+        self._stream: Any = None
+        self._asker: _Asker | None = None
+        self._pid = os.getpid()
+        self._consumer = threading.Lock()
+        _LIVE.add(self)
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        with self._consumer:
+            return self._next()
+
+    @property
+    def queued(self) -> int:
+        """How many finished results wait to be asked for."""
+        board = self._board
+        return max(0, len(board.done) - board.ended)
+
+    def _next(self) -> T:
+        board = self._board
+        if board.closed:
+            raise StopIteration
+        if self._pid != os.getpid():
+            self._take_up_after_fork()
+        while board.turn not in board.done:
+            self._advance(board)
+            if board.closed:
+                raise StopIteration
+        value, error = board.take()
+        if isinstance(error, _End):
+            self.close()
+            raise StopIteration
+        if isinstance(error, StopIteration):
+            raise RuntimeError("a task raised StopIteration") from error  # it would end the epoch unseen
+        if error is not None:
+            raise error
+        return value  # type: ignore[return-value]
+
+    def _advance(self, board: _Board[T]) -> None:
+        """Wait for one ticket, or run the next task here where there may be no threads."""
+        if _INLINE:
+            if board.turn not in board.open:
+                board.draw()
+            board.work(board.turn)
+            return
+        if self._stream is None:
+            self._stream = _start(board, self._size, self._threads)
+        if board.max_bytes is None:
+            self._stream.next()
+            return
+        asker = self._asker = self._asker or _Asker(self._stream, board)
+        with board.changed:
+            asker.ask()
+            board.changed.wait_for(lambda: board.turn in board.done or board.closed or not asker.asking)
+
+    def _take_up_after_fork(self) -> None:
+        """In a child: forget the parent's stream and locks; what was open in the parent runs here again."""
+        _leave_alone(self._stream)
+        _leave_alone(self._asker)
+        self._stream, self._asker, self._pid = None, None, os.getpid()
+        self._board.renew()
+
+    def close(self) -> None:
+        """Stop: tasks that have not begun are skipped; returns when the running ones are done."""
+        if self._pid != os.getpid():
+            self._take_up_after_fork()
+        self._board.close()
+        stream, self._stream = self._stream, None
+        asker, self._asker = self._asker, None
+        if asker is not None:
+            asker.stop()
+        del stream, asker
+
+    def __del__(self) -> None:
+        if hasattr(self, "_consumer"):
+            self.close()
+
+
+def _start(board: _Board[T], size: int, threads: int) -> Any:
+    import mlx.data as dx
+
+    tickets = dx.stream_python_iterable(board.tickets)
+    return tickets.key_transform("ticket", board.work).prefetch(size, threads)
+
+
+def _leave_alone(owner: Any) -> None:
+    """Keep what belongs to threads of another process from ever being destroyed here."""
+    if owner is not None:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))
+
+
+_LIVE: weakref.WeakSet[Engine[Any]] = weakref.WeakSet()
+_INLINE: list[bool] = []  # not empty in a child that was forked from under a live stream
+
+
+def _after_fork() -> None:
+    for engine in list(_LIVE):
+        engine._consumer = threading.Lock()  # a thread that is not here may have held it
+        if engine._stream is not None:
+            _INLINE.append(True)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@atexit.register
+def _close_all() -> None:
+    for engine in list(_LIVE):
+        engine.close()

@@ -1,0 +1,54 @@
+"""Waiting for a result no longer than one likes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+from streamgeo.gate import GATE
+
+T = TypeVar("T")
+
+
+class Patience(Generic[T]):
+    """Calls of one function, each waited for up to a time; a call that takes longer is waited for again.
+
+    The thread that makes the calls is there from the first time limit on; before, the caller makes them itself.
+    ``works`` says that a call computes, and does not only wait for the workers of an engine: then a fork has to
+    wait for it.
+    """
+
+    def __init__(self, call: Callable[[], T], works: bool) -> None:
+        self._call, self._works = call, works
+        self._thread: ThreadPoolExecutor | None = None
+        self._pending: Future[T] | None = None
+
+    def get(self, timeout: float | None = None) -> T:
+        """The result of the pending call, or of a new one.
+
+        Raises:
+            TimeoutError: when it takes longer than ``timeout`` seconds; the call goes on.
+        """
+        if timeout is None and self._pending is None:
+            return self._call()
+        if self._pending is None:
+            self._thread = self._thread or ThreadPoolExecutor(1, "streamgeo-next")
+            self._pending = self._thread.submit(self._gated if self._works else self._call)
+        pending = self._pending
+        try:
+            return pending.result(timeout)
+        finally:
+            if pending.done():
+                self._pending = None
+
+    def _gated(self) -> T:
+        with GATE:
+            return self._call()
+
+    def close(self) -> None:
+        """End the thread; waits for a call that is under way, and drops its result."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.shutdown()
+        self._pending = None

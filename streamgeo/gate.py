@@ -1,0 +1,122 @@
+"""A gate that lets no task be under way while the process forks.
+
+A child has only the thread that forked. What another thread was in the middle of stays so for ever in the child:
+a lock of a library that it held, an import, a generator that it was in. So a fork waits until the running tasks
+are done, and no new one begins until it is over. Whoever forks from inside a task is not waited for.
+
+Hooks that were registered last run first. A library that takes its own lock before a fork (h5py does) must come
+after the gate, or the tasks could never end: so the gate registers itself again once such a library is there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import warnings
+from types import TracebackType
+
+PATIENCE = 10.0  # seconds that a fork waits for running tasks, before it goes on without a guarantee
+
+
+class _Mine(threading.local):
+    """How many tasks this thread is in: more than one where a task reads a stream of its own."""
+
+    depth = 0
+    forking = False
+
+
+class Gate:
+    """Counts the threads that are in a task; ``with GATE:`` is one.
+
+    A thread that is in a task already goes in at once, and so do the workers of a stream that a task reads
+    (``inner``): the task waits for them, so they must come to their end.
+    """
+
+    def __init__(self) -> None:
+        self._reset()
+        self._mine = _Mine()
+
+        self._later = False
+
+    def _reset(self) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._inside = 0
+        self._forks = 0
+
+    @property
+    def entered(self) -> bool:
+        """Whether this thread is in a task."""
+        return self._mine.depth > 0
+
+    def enter(self, inner: bool = False) -> None:
+        """Begin a task; waits while the process forks."""
+        if not self._mine.depth:
+            with self._changed:
+                while self._forks and not inner:
+                    self._changed.wait()
+                self._inside += 1
+        self._mine.depth += 1
+
+    def leave(self) -> None:
+        """End it."""
+        self._mine.depth -= 1
+        if not self._later and "h5py" in sys.modules:
+            self.go_first()
+        if not self._mine.depth:
+            with self._changed:
+                self._inside -= 1
+                if self._forks:
+                    self._changed.notify_all()
+
+    def __enter__(self) -> None:
+        self.enter()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.leave()
+
+    def go_first(self) -> None:
+        """Register the hooks, again where that was done before; each call after the first finds its work done."""
+        self._later = "h5py" in sys.modules
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=self._before_fork,
+                after_in_parent=self._after_fork_in_parent,
+                after_in_child=self._after_fork_in_child,
+            )
+
+    def _before_fork(self) -> None:
+        """Wait until no other thread is in a task, and let none begin."""
+        with self._changed:
+            self._forks += 1
+            if self._mine.forking:
+                return
+            self._mine.forking = True
+            self._inside -= self.entered
+            self._changed.notify_all()
+            if not self._changed.wait_for(lambda: not self._inside, PATIENCE):
+                warnings.warn(
+                    f"fork: a task has been running for {PATIENCE:.0f} s and is not waited for any longer; "
+                    "the child may hang on a lock that it holds",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+
+    def _after_fork_in_parent(self) -> None:
+        with self._changed:
+            self._forks -= 1
+            if self._mine.forking:
+                self._mine.forking = False
+                self._inside += self.entered
+            self._changed.notify_all()
+
+    def _after_fork_in_child(self) -> None:
+        self._reset()  # there are no other threads any more
+        self._mine.forking = False
+        self._inside = int(self.entered)
+
+
+GATE = Gate()
+GATE.go_first()

@@ -1,0 +1,102 @@
+"""The order of samples: shuffled, chosen, shared out, repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Self
+
+import numpy as np
+
+from streamgeo import links
+from streamgeo.errors import ChainError
+from streamgeo.vocabulary.base import Described, count_of, part_of, times_of
+
+
+class BufferOrder(Described):
+    """Other indices of the samples of a Buffer."""
+
+    def _slice(self, index: slice) -> Self:
+        chosen = range(*index.indices(len(self.node)))
+        shown = f"[{':'.join('' if v is None else str(v) for v in (index.start, index.stop, index.step))}]"
+        pick = partial(links.strided, start=chosen.start, step=chosen.step)
+        return self._with(links.Select(self.node, pick, partial(links.fixed_size, size=len(chosen)), shown))
+
+    def shuffle(self, seed: int = 0) -> Self:
+        """A random order, another one each epoch; a pure function of (seed, epoch, position).
+
+        No list is kept: it costs the same for ten samples and for 100 million.
+        """
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+            raise ChainError(f"shuffle: seed={seed!r} must be a whole number")
+        pick = partial(links.shuffled, seed=int(seed))
+        return self._with(
+            links.Select(self.node, pick, links.same_size, f".shuffle(seed={int(seed)})", int(seed))
+        )
+
+    def perm(self, perm: Sequence[int]) -> Self:
+        """The samples with these numbers, in this order; any subset, with repetitions."""
+        order = np.asarray(perm, np.int64)
+        size = len(self.node)
+        if order.ndim != 1 or (order.size and not (order.min() >= 0 and order.max() < size)):
+            raise ChainError(f"perm: give a list of numbers from 0 to {size - 1}")
+        shown = np.array2string(order, threshold=8, separator=", ")
+        pick = partial(links.listed, order=order)
+        count = partial(links.fixed_size, size=order.size)
+        return self._with(links.Select(self.node, pick, count, f".perm({shown})"))
+
+    def partition(self, num_partitions: int, partition: int) -> Self:
+        """Every ``num_partitions``-th sample from number ``partition`` on."""
+        part_of("partition", num_partitions, partition)
+        pick = partial(links.strided, start=partition, step=num_partitions)
+        count = partial(links.partition_size, parts=num_partitions, part=partition)
+        return self._with(links.Select(self.node, pick, count, f".partition({num_partitions}, {partition})"))
+
+    def shard(self, num_shards: int, index: int) -> Self:
+        """The part of rank ``index``: as many samples on every rank, the last round filled up from the start."""
+        part_of("shard", num_shards, index)
+        return self._with(links.Shard(self.node, num_shards, index))
+
+    def take(self, count: int) -> Self:
+        """The first ``count`` samples."""
+        return self._slice(slice(None, count_of("take", count)))
+
+    def skip(self, count: int) -> Self:
+        """All but the first ``count`` samples."""
+        return self._slice(slice(count_of("skip", count), None))
+
+    def repeat(self, times: int) -> Self:
+        """The samples ``times`` times over, each time as a new epoch."""
+        return self._with(links.Repeat(self.node, times_of(times)))
+
+
+class StreamOrder(Described):
+    """Another order of the samples of a Stream."""
+
+    def shuffle(self, buffer_size: int, seed: int = 0) -> Self:
+        """Shuffled through a buffer of so many samples: each that comes lets a random one out."""
+        if isinstance(buffer_size, bool) or not isinstance(buffer_size, (int, np.integer)) or buffer_size < 1:
+            raise ChainError(f"shuffle: buffer_size={buffer_size!r} must be a whole number, 1 or more")
+        return self._with(links.Reservoir(self.node, int(buffer_size), int(seed)))
+
+    def partition(self, num_partitions: int, partition: int) -> Self:
+        """Every ``num_partitions``-th sample from number ``partition`` on."""
+        part_of("partition", num_partitions, partition)
+        return self._with(links.Every(self.node, num_partitions, partition, False))
+
+    def shard(self, num_shards: int, index: int) -> Self:
+        """The part of rank ``index``: as many samples on every rank; what does not go round is left out."""
+        part_of("shard", num_shards, index)
+        return self._with(links.Every(self.node, num_shards, index, True))
+
+    def take(self, count: int) -> Self:
+        """The first ``count`` samples."""
+        return self._with(links.Part(self.node, 0, count_of("take", count), f".take({count})"))
+
+    def skip(self, count: int) -> Self:
+        """All but the first ``count`` samples, which are not made."""
+        return self._with(links.Part(self.node, count_of("skip", count), None, f".skip({count})"))
+
+    def repeat(self, times: int | None = None) -> Self:
+        """The stream ``times`` times over (without end when None), each time as a new epoch."""
+        return self._with(links.Repeat(self.node, None if times is None else times_of(times)))

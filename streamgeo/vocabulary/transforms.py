@@ -1,0 +1,96 @@
+"""Operations on keys and on whole samples: steps, plain functions, renaming, choosing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Self
+
+from numpy.typing import NDArray
+
+from streamgeo import links
+from streamgeo.errors import ChainError, StepError
+from streamgeo.parameters import function_name
+from streamgeo.step import Reach, as_step
+from streamgeo.steps.patch import Patch
+from streamgeo.vocabulary.base import Described, Key, names
+
+Array = NDArray[Any]
+Sample = dict[str, Array]
+
+
+class Transforms(Described):
+    """Steps on keys, and changes of whole samples."""
+
+    def key_transform(
+        self,
+        key: Key,
+        f: Any,
+        output_key: Key = "",
+        *,
+        inverse: Callable[..., Any] | None = None,
+        reach: Reach | None = None,
+    ) -> Self:
+        """Apply a step, or a plain function on arrays, to the value of a key.
+
+        Args:
+            key: the key, or several: then each gets the same windows and the same random draws.
+            f: a :class:`~streamgeo.Step` such as ``sg.normalize(...)``, or a function array -> array.
+            output_key: where the result goes; by default it replaces the value.
+            inverse: the function that undoes a plain ``f``.
+            reach: what a plain ``f`` needs around a pixel: ``sg.POINT``, ``sg.halo(n)``, or the whole scene
+                (the default, since nothing is known of it).
+
+        Raises:
+            StepError: when ``f`` is neither a step nor a function.
+            ChainError: when keys and output keys do not match in number.
+        """
+        step = as_step(f, inverse=inverse, reach=reach)
+        keys = names("key_transform", "key", key)
+        outputs = names("key_transform", "output_key", output_key) if output_key else keys
+        if len(keys) != len(outputs):
+            raise ChainError(
+                f"key_transform: {len(keys)} keys {keys} but {len(outputs)} output keys {outputs}"
+            )
+        shown = [
+            repr(key if isinstance(key, str) else tuple(key)),
+            repr(f) if step is f else function_name(f),
+        ]
+        shown += [repr(output_key)] if output_key else []
+        shown += [f"inverse={function_name(inverse)}"] if inverse else []
+        shown += [f"reach={reach}"] if reach else []
+        kind = links.Expand if isinstance(step, Patch) else links.Map
+        if kind is links.Expand and any(isinstance(n, links.Batch) for n in self.node.path):
+            raise ChainError(
+                "patch: after batch the scenes are stacked; put .key_transform(..., patch) before .batch"
+            )
+        return self._with(kind(self.node, keys, outputs, step, f".key_transform({', '.join(shown)})"))  # type: ignore[arg-type]
+
+    def sample_transform(
+        self, f: Callable[[Sample], Mapping[str, Any]], *, keys: Sequence[str] | None = None
+    ) -> Self:
+        """Apply a function to whole samples, dict of arrays to dict of arrays.
+
+        Args:
+            f: the function; it gets its own dict, whose arrays it may change.
+            keys: the keys that it changes. The others can still be predicted and inverted; when it is left
+                out, all keys count as changed.
+
+        A Stream skips samples for which ``f`` returns an empty dict.
+        """
+        if not callable(f):
+            raise StepError(f"sample_transform: {f!r} is not a function")
+        shown = f".sample_transform({function_name(f)}{'' if keys is None else f', keys={tuple(keys)!r}'})"
+        change = partial(links.transform_sample, f=f)
+        return self._with(links.Edit(self.node, change, shown, None if keys is None else tuple(keys)))
+
+    def rename_key(self, key: str, output_key: str) -> Self:
+        """The value of ``key`` under another name."""
+        shown = f".rename_key({key!r}, {output_key!r})"
+        change = partial(links.rename, key=key, output_key=output_key)
+        return self._with(links.Edit(self.node, change, shown, renames=(key, output_key)))
+
+    def filter_key(self, key: str, remove: bool = False) -> Self:
+        """Only this key, or all but this key with ``remove=True``."""
+        shown = f".filter_key({key!r}{', remove=True' if remove else ''})"
+        return self._with(links.Edit(self.node, partial(links.select_keys, key=key, remove=remove), shown))
