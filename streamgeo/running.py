@@ -142,7 +142,7 @@ class Epoch(Iterator[Sample]):
             runner.node, self._run(), start.cursor, start.count
         )
         self._lock = threading.Lock()
-        self._patience = Patience(self._seen, works=not threads_of(runner.node))
+        self._patience: Patience[Sample] = Patience(works=not threads_of(runner.node))
         self._closed = False
         self._clock: float | None = None
         self._line = runner.line(start.count)
@@ -163,7 +163,7 @@ class Epoch(Iterator[Sample]):
         """
         if timeout is None:
             with self._lock:
-                return self._patience.get()
+                return self._patience.get(self._seen)
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
             raise ChainError(f"next: timeout={timeout!r} must be a number of seconds, 0 or more")
         began = monotonic()
@@ -171,7 +171,7 @@ class Epoch(Iterator[Sample]):
         if not self._lock.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
             raise WaitError(late)
         try:
-            return self._patience.get(max(0.0, timeout - (monotonic() - began)))
+            return self._patience.get(self._seen, max(0.0, timeout - (monotonic() - began)))
         except TimeoutError as error:
             raise WaitError(late) from error
         finally:

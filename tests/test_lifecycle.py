@@ -9,12 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 import streamgeo as sg
 from streamgeo import made
 
+KINDS = ("sun", "land", "sea", "flow")  # FITS, GeoTIFF, NetCDF, HDF5
 ROOT = Path(__file__).parents[1]
 PROGRAM = """
 import os, signal, sys, threading
@@ -24,8 +26,13 @@ chain = (
     .key_transform("image", sg.normalize(mean=1.0, std=2.0)).key_transform("image", sg.patch(32, 16))
 )
 stream = chain.shuffle(seed=0).batch(2).prefetch(4, 3)
-def interrupt(after):
-    threading.Timer(after, os.kill, (os.getpid(), signal.SIGINT)).start()
+def send(number, after):
+    timer = threading.Timer(after, os.kill, (os.getpid(), number))
+    timer.daemon = True
+    timer.start()
+def read_on():
+    while True:
+        for b in stream: pass
 """
 ENDS = {
     "exit": ("it = iter(stream); next(it)", 0),
@@ -34,7 +41,19 @@ ENDS = {
     "exception": ("for b in stream: raise ValueError('x')", 1),
     "del": ("it = iter(stream); next(it); del it", 0),
     "predict": ("p = chain.batch(2).prefetch(4, 3).predict(lambda x: x); next(p)", 0),
-    "interrupt": ("interrupt({wait})\nwhile True:\n    for b in stream: pass", -signal.SIGINT),
+    "close": ("it = iter(stream); next(it); stream.close(); stream.close()", 0),
+    "with": ("with stream:\n    next(iter(stream))", 0),
+    "timeout": ("it = iter(stream); next(it)\ntry: it.next(timeout=0)\nexcept sg.WaitError: pass", 0),
+    "thread": (
+        "it = iter(stream); t = threading.Thread(target=list, args=(it,)); t.start(); next(it, None); t.join()",
+        0,
+    ),
+    "interrupt": ("send(signal.SIGINT, {wait})\nread_on()", -signal.SIGINT),
+    "terminate": ("send(signal.SIGTERM, {wait})\nread_on()", -signal.SIGTERM),
+    "handled": (
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(5)); send(signal.SIGTERM, {wait})\nread_on()",
+        5,
+    ),
 }
 
 
@@ -44,7 +63,12 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     made.sun(folder / "sun", 2, 96)
     made.land(folder / "land", 2, (100, 120))
     made.sea(folder / "sea", 2, (48, 64))
-    return {kind: str(folder / kind / "*") for kind in ("sun", "land", "sea")}
+    (folder / "flow").mkdir()
+    for number in range(2):
+        with h5py.File(folder / "flow" / f"scene_{number}.h5", "w") as file:
+            values = np.random.default_rng(number).normal(size=(96, 128)).astype(np.float32)
+            file.create_dataset("flow", data=values, chunks=(32, 32), compression="gzip")
+    return {kind: str(folder / kind / "*") for kind in KINDS}
 
 
 def end(pattern: str, name: str, wait: float) -> None:
@@ -57,7 +81,7 @@ def end(pattern: str, name: str, wait: float) -> None:
     assert done.returncode in allowed, f"{done.returncode}: {done.stderr}"
 
 
-@pytest.mark.parametrize("kind", ["sun", "land", "sea"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ENDS)
 def test_every_end_is_clean(scenes: dict[str, str], kind: str, name: str) -> None:
     end(scenes[kind], name, 0.1)
@@ -67,27 +91,59 @@ def test_every_end_is_clean(scenes: dict[str, str], kind: str, name: str) -> Non
 @pytest.mark.parametrize("name", ENDS)
 def test_every_end_is_clean_fifty_times(scenes: dict[str, str], name: str) -> None:
     for number in range(50):
-        end(scenes[("sun", "land", "sea")[number % 3]], name, number * 0.01)
+        end(scenes[KINDS[number % 4]], name, number * 0.01)
 
 
-@pytest.mark.long  # open: now and then a child forked while a reader is busy hangs on a lock of that reader
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
-@pytest.mark.parametrize("kind", ["sun", "land", "sea"])
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_reads_the_same(scenes: dict[str, str], kind: str) -> None:
-    program = PROGRAM.format(pattern=scenes[kind]) + (
-        # Readers are loaded before: an import that another thread is in stays locked in the child (CPython).
-        "chain[0]\nit = iter(stream)\nnext(it)\npid = os.fork()\n"
+FORKS = {
+    "fork": (
+        "pid = os.fork()\n"
         "total = sum(float(b['image.window'].sum()) for b in it)\n"
         "whole = sum(float(b['image.window'].sum()) for b in chain.shuffle(seed=0).batch(2))\n"
         "first = float(next(iter(chain.shuffle(seed=0).batch(2)))['image.window'].sum())\n"
         "assert total == whole - first\n"
         "sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) if pid else 0)\n"
-    )
+    ),
+    "pool": (
+        "import multiprocessing\n"
+        "def count(_): return sum(len(b['image']) for b in chain.batch(2).prefetch(2, 2))\n"
+        "with multiprocessing.get_context('fork').Pool(2) as pool: counts = pool.map(count, range(3))\n"
+        "assert counts == [len(chain)] * 3, counts\n"
+    ),
+    "nested": (
+        "outer = sg.stream_python_iterable(lambda: stream).prefetch(2, 2)\n"
+        "for _ in range(3):\n"
+        "    o = iter(outer); next(o); pid = os.fork()\n"
+        "    count = 1 + sum(1 for b in o)\n"
+        "    assert count == len(stream), count\n"
+        "    if not pid: sys.exit(0)\n"
+        "    assert os.waitpid(pid, 0)[1] == 0\n"
+    ),
+}
+
+
+def fork(pattern: str, name: str) -> None:
+    program = "import warnings; warnings.simplefilter('ignore', DeprecationWarning)\n" + PROGRAM
+    program = program.format(pattern=pattern) + "it = iter(stream)\nnext(it)\n" + FORKS[name]
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, timeout=60, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+    assert "not waited for" not in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", FORKS)
+def test_a_forked_child_reads_the_same(scenes: dict[str, str], kind: str, name: str) -> None:
+    fork(scenes[kind], name)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+@pytest.mark.parametrize("name", FORKS)
+def test_a_forked_child_reads_the_same_fifty_times(scenes: dict[str, str], name: str) -> None:
+    for number in range(50):
+        fork(scenes[KINDS[number % 4]], name)
 
 
 def _sum(chain: sg.Buffer, queue: object) -> None:
@@ -133,3 +189,38 @@ def test_handles_are_bounded(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     assert sum(1 for _ in chain.key_transform("image", sg.patch(20)).batch(4).prefetch(4, 2)) == 151
     assert len(os.listdir("/proc/self/fd")) - before <= 70
+
+
+MEMORY = """
+import resource, sys
+import numpy as np
+import streamgeo as sg
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+chain = sg.buffer_from_vector([{{"x": np.zeros(100)}}] * 1000).key_transform("x", lambda x: x + 1)
+def many(count):
+    {what}
+many({few})
+before = resident()
+many({count})
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc to measure memory")
+@pytest.mark.parametrize(
+    ("what", "few", "count"),
+    [
+        ("for _ in chain.repeat(count // 1000).prefetch(8, 2): pass", 20_000, 100_000),
+        ("for _ in range(count): next(iter(chain.prefetch(8, 2)))", 100, 1000),
+        ("stream = chain.prefetch(8, 2)\n    for _ in range(count): next(iter(stream))", 100, 1000),
+    ],
+    ids=["samples", "streams", "iterators"],
+)
+def test_memory_is_flat(what: str, few: int, count: int) -> None:
+    program = MEMORY.format(what=what, few=few, count=count)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, timeout=200, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 4 << 20
