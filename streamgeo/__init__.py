@@ -1,12 +1,19 @@
 """streamgeo: a streaming data loader for FITS, GeoTIFF, NetCDF and HDF5 whose pipeline also runs backwards."""
 
-from streamgeo import climate, helio, remote
+from importlib import import_module
+from typing import Any
+
+from streamgeo import climate, engine, helio, remote
 from streamgeo.begin import (
     buffer_from_vector,
     concatenate,
     files,
+    files_from_tar,
     from_mlx,
     mix,
+    stream_csv_reader,
+    stream_csv_reader_from_string,
+    stream_line_reader,
     stream_python_iterable,
     zip,
 )
@@ -41,11 +48,76 @@ from streamgeo.window import Window
 __version__ = "0.1.0"
 
 __all__ = [
-    "POINT", "SCENE", "Axis", "BatchError", "Bounds", "Buffer", "ChainError", "Coord", "CoordLocator",
-    "GeoLocator", "Grid", "GridError", "Inverse", "InverseError", "MissingKeyError", "Moves", "OpenError",
-    "Opener", "Reach", "SampleError", "Scene", "Step", "StepError", "Stream", "StreamGeoError", "WcsLocator",
-    "WaitError", "Window", "WriteError", "buffer_from_vector", "cast", "climate", "clip", "concatenate", "crop", "files",
-    "fill_nan", "flip", "from_mlx", "halo", "helio", "minmax", "mix", "normalize", "open", "open_fits",
-    "open_geotiff", "open_hdf5", "open_netcdf", "open_numpy", "patch", "register", "remote", "rot90",
-    "step_from_json", "stream_python_iterable", "stretch", "transpose", "zip",
+    "POINT",
+    "SCENE",
+    "Axis",
+    "BatchError",
+    "Bounds",
+    "Buffer",
+    "ChainError",
+    "Coord",
+    "CoordLocator",
+    "GeoLocator",
+    "Grid",
+    "GridError",
+    "Inverse",
+    "InverseError",
+    "MissingKeyError",
+    "Moves",
+    "OpenError",
+    "Opener",
+    "Reach",
+    "SampleError",
+    "Scene",
+    "Step",
+    "StepError",
+    "Stream",
+    "StreamGeoError",
+    "WaitError",
+    "WcsLocator",
+    "Window",
+    "WriteError",
+    "buffer_from_vector",
+    "cast",
+    "climate",
+    "clip",
+    "concatenate",
+    "crop",
+    "files",
+    "files_from_tar",
+    "fill_nan",
+    "flip",
+    "from_mlx",
+    "halo",
+    "helio",
+    "minmax",
+    "mix",
+    "normalize",
+    "open",
+    "open_fits",
+    "open_geotiff",
+    "open_hdf5",
+    "open_netcdf",
+    "open_numpy",
+    "patch",
+    "register",
+    "remote",
+    "rot90",
+    "step_from_json",
+    "stream_csv_reader",
+    "stream_csv_reader_from_string",
+    "stream_line_reader",
+    "stream_python_iterable",
+    "stretch",
+    "transpose",
+    "zip",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """mlx-data's enums and modules that its operations take arguments from; loaded when they are asked for."""
+    if name in ("core", "features", "tokenizer_helpers"):
+        return import_module(f"streamgeo.{name}")
+    if name in engine.OWN:
+        return engine.own(name)
+    raise AttributeError(f"module 'streamgeo' has no attribute {name!r}")

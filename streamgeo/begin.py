@@ -10,8 +10,9 @@ from typing import Any
 
 from streamgeo import engine, links
 from streamgeo.chain import Buffer, Stream
-from streamgeo.errors import ChainError
+from streamgeo.errors import ChainError, OpenError
 from streamgeo.parameters import function_name
+from streamgeo.vocabulary.base import one_char, whole
 
 
 def files(pattern: str | Path | Sequence[Any], key: str = "file") -> Buffer:
@@ -80,6 +81,125 @@ def from_mlx(source: Any) -> Buffer | Stream:
     if kind == "Stream":
         return Stream(links.Iterable(partial(engine.from_mlx_stream, source), "sg.from_mlx(<Stream>)"))
     raise ChainError(f"from_mlx: {type(source).__name__} is neither an mlx.data Buffer nor a Stream")
+
+
+# -- mlx-data's readers --------------------------------------------------------------------------------
+
+
+def files_from_tar(tarfile: str | Path, nested: bool = False, num_threads: int = 1) -> Buffer:
+    """A Buffer of the names of the files in a tar archive, as bytes under ``"file"``.
+
+    Args:
+        tarfile: the archive.
+        nested: whether archives in the archive are opened too.
+        num_threads: how many threads index nested archives.
+
+    Raises:
+        OpenError: when it cannot be read.
+    """
+    path = str(_existing("files_from_tar", tarfile))
+    try:
+        names = engine.tar_names(path, bool(nested), whole("files_from_tar", "num_threads", num_threads, 1))
+    except RuntimeError as error:
+        raise OpenError(f"files_from_tar: {path}: {error}") from error
+    shown = f"sg.files_from_tar({path!r}{', nested=True' if nested else ''})"
+    return Buffer(links.Vector([{"file": name} for name in names], shown))
+
+
+def stream_csv_reader(
+    file: Any,
+    sep: str = ",",
+    quote: str = '"',
+    *,
+    local_prefix: str | Path = "",
+    file_fetcher: Any = None,
+    file_fetcher_handle: Any = None,
+) -> Stream:
+    """A Stream of the rows of a CSV file: text by column, as bytes.
+
+    Args:
+        file: its path, or an open file; of that, what is left to read is read now and kept.
+        sep: what stands between fields.
+        quote: what stands around fields that have it in them.
+        local_prefix: the folder.
+        file_fetcher: one of mlx-data's, for files elsewhere.
+        file_fetcher_handle: what such a fetcher gave for an open file. It is not needed, since that is read now.
+
+    Raises:
+        OpenError: when the file is not there.
+    """
+    source, shown = _source("stream_csv_reader", file, local_prefix, file_fetcher)
+    return _csv(
+        source, f"sg.stream_csv_reader({shown}{_marks(sep, quote)})", sep, quote, local_prefix, file_fetcher
+    )
+
+
+def stream_csv_reader_from_string(content: str | bytes, sep: str = ",", quote: str = '"') -> Stream:
+    """A Stream of the rows of a CSV file whose content is given; see :func:`stream_csv_reader`."""
+    source = content if isinstance(content, bytes) else content.encode()
+    return _csv(source, f"sg.stream_csv_reader_from_string({content!r}{_marks(sep, quote)})", sep, quote)
+
+
+def stream_line_reader(
+    file: Any,
+    key: str,
+    unzip: bool = False,
+    *,
+    local_prefix: str | Path = "",
+    file_fetcher: Any = None,
+    file_fetcher_handle: Any = None,
+) -> Stream:
+    """A Stream of the lines of a text file, as bytes without their newlines.
+
+    Args:
+        file: its path, or an open file; of that, what is left to read is read now and kept.
+        key: where the line goes.
+        unzip: whether the file is compressed.
+        local_prefix: the folder.
+        file_fetcher: one of mlx-data's, for files elsewhere.
+        file_fetcher_handle: what such a fetcher gave for an open file. It is not needed, since that is read now.
+
+    Raises:
+        OpenError: when the file is not there.
+    """
+    source, shown = _source("stream_line_reader", file, local_prefix, file_fetcher)
+    prefix = str(local_prefix) if file_fetcher is not None else ""
+    rows = partial(engine.text_lines, source, key, bool(unzip), prefix, file_fetcher)
+    text = f"sg.stream_line_reader({shown}, {key!r}{', unzip=True' if unzip else ''})"
+    return Stream(links.Iterable(partial(links.readable, rows), text))
+
+
+def _csv(
+    source: str | bytes, shown: str, sep: str, quote: str, prefix: str | Path = "", fetcher: Any = None
+) -> Stream:
+    one_char("stream_csv_reader", "sep", sep)
+    one_char("stream_csv_reader", "quote", quote)
+    rows = partial(engine.csv_rows, source, sep, quote, str(prefix) if fetcher is not None else "", fetcher)
+    return Stream(links.Iterable(partial(links.readable, rows), shown))
+
+
+def _marks(sep: str, quote: str) -> str:
+    return (f", sep={sep!r}" if sep != "," else "") + (f", quote={quote!r}" if quote != '"' else "")
+
+
+def _source(operation: str, file: Any, prefix: str | Path, fetcher: Any) -> tuple[str | bytes, str]:
+    """A path, or the content of an open file, and how it is shown."""
+    if hasattr(file, "read"):
+        content = file.read()
+        return (content if isinstance(content, bytes) else content.encode()), f"<{type(file).__name__}>"
+    if not isinstance(file, (str, Path)):
+        raise ChainError(f"{operation}: {type(file).__name__} is neither a path nor an open file")
+    if fetcher is not None:
+        return str(file), repr(str(file))  # it brings the file when it is opened
+    path = str(_existing(operation, Path(prefix) / file))
+    return path, repr(path)
+
+
+def _existing(operation: str, path: str | Path) -> Path:
+    """A path of a file that is there."""
+    if not Path(path).is_file():
+        raise OpenError(f"{operation}: there is no file {str(path)!r}; the working directory is {Path.cwd()}")
+    return Path(path)
 
 
 # -- several chains as one ------------------------------------------------------------------------------

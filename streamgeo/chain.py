@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Self, overload
 
 from numpy.typing import NDArray
 
-from streamgeo import engine, explain, links
+from streamgeo import engine, explain, links, outline
 from streamgeo.errors import ChainError, SampleError, StepError
 from streamgeo.grid import Grid
 from streamgeo.parameters import function_name
@@ -18,10 +18,16 @@ from streamgeo.predict import Inverse, Model, Steps, predict
 from streamgeo.running import RAISE, OnError, Runner
 from streamgeo.scene import Scene
 from streamgeo.stats import Stats
+from streamgeo.vocabulary import array_kernels
 from streamgeo.vocabulary.arrays import Arrays
 from streamgeo.vocabulary.base import Key, whole
-from streamgeo.vocabulary.batches import Batches
+from streamgeo.vocabulary.batches import Batches, BufferBatches, StreamBatches
+from streamgeo.vocabulary.caching import Caching
+from streamgeo.vocabulary.images import Images
+from streamgeo.vocabulary.media import Media
 from streamgeo.vocabulary.order import BufferOrder, StreamOrder
+from streamgeo.vocabulary.readers import Readers
+from streamgeo.vocabulary.text import Text
 from streamgeo.vocabulary.transforms import Transforms
 
 Array = NDArray[Any]
@@ -29,36 +35,74 @@ Sample = dict[str, Array]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Chain(Transforms, Arrays, Batches):
+class Chain(Transforms, Arrays, Images, Media, Text, Batches, Caching):
     """What Buffer and Stream share: a chain of operations on samples, which are dicts of numpy arrays."""
 
     def _stream(self, node: links.Node) -> Stream:
         return Stream(node)
 
+    def _buffer(self, node: links.Node) -> Buffer:
+        return Buffer(node)
+
     def filter(self, predicate: Callable[[Sample], bool]) -> Stream:
         """Only samples for which ``predicate(sample)`` holds.
 
-        Samples are made one after another while the next that passes is looked for; put ``.prefetch`` before
-        ``.filter`` to make them on several threads.
+        Samples are made one after another while the next that passes is looked for; a ``.prefetch`` before or
+        behind makes them on its threads.
         """
         if not callable(predicate):
             raise StepError(f"filter: {predicate!r} is not a function")
-        return self._stream(links.Filter(self.node, predicate, f".filter({function_name(predicate)})"))
+        return self._stream(links.Sift(self.node, predicate, f".filter({function_name(predicate)})"))
 
-    def prefetch(self, prefetch_size: int, num_threads: int = 1) -> Stream:
+    def filter_by_shape(self, key: str, dim: int, low: int = -1, high: int = -1) -> Stream:
+        """Only samples whose array has from ``low`` to ``high`` places along ``dim``; below 0 is no limit."""
+        for what, value in (("dim", dim), ("low", low), ("high", high)):
+            whole("filter_by_shape", what, value)
+        test = partial(array_kernels.fits, key=key, dim=dim, low=low, high=high)
+        shown = f".filter_by_shape({key!r}, {dim}, {low}, {high})"
+        return self._stream(links.Sift(self.node, test, shown))
+
+    def filter_by_shape_if(
+        self, cond: bool, key: str, dim: int, low: int = -1, high: int = -1
+    ) -> Self | Stream:
+        """The same as :meth:`filter_by_shape` when ``cond`` is true, else nothing."""
+        return self.filter_by_shape(key, dim, low, high) if cond else self
+
+    def prefetch(self, prefetch_size: int, num_threads: int = 1, max_bytes: int | None = None) -> Stream:
         """Compute samples (or batches) ahead on threads; the order is always kept.
 
         Args:
             prefetch_size: how many are computed ahead at most.
             num_threads: how many threads compute them.
+            max_bytes: how many bytes of finished samples may wait; the threads pause then. A sample that is
+                larger than that waits alone.
+
+        Raises:
+            ChainError: when one of them is not a whole number, 1 or more.
         """
         size = whole("prefetch", "prefetch_size", prefetch_size, 1)
         threads = whole("prefetch", "num_threads", num_threads, 1)
-        return self._stream(links.Prefetch(self.node, size, threads))
+        most = None if max_bytes is None else whole("prefetch", "max_bytes", max_bytes, 1)
+        return self._stream(links.Prefetch(links.made_ahead(self.node, size, threads), size, threads, most))
 
-    def ordered_prefetch(self, prefetch_size: int, num_threads: int = 1) -> Stream:
-        """The same as :meth:`prefetch`, which keeps order; mlx-data's name for it."""
-        return self.prefetch(prefetch_size, num_threads)
+    def ordered_prefetch(
+        self,
+        prefetch_size: int,
+        num_thread: int = 1,
+        max_bytes: int | None = None,
+        *,
+        num_threads: int | None = None,
+    ) -> Stream:
+        """The same as :meth:`prefetch`, which keeps order; mlx-data's name for it, and its name of the threads."""
+        return self.prefetch(prefetch_size, num_thread if num_threads is None else num_threads, max_bytes)
+
+    def prefetch_if(self, cond: bool, prefetch_size: int, num_threads: int = 1) -> Self | Stream:
+        """The same as :meth:`prefetch` when ``cond`` is true, else nothing."""
+        return self.prefetch(prefetch_size, num_threads) if cond else self
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks: each link with what it makes, told from the first header; nothing is computed."""
+        return outline.html(self.node, type(self).__name__)
 
     def explain(self) -> str:
         """Each step with its reach, dims, shape and dtype, and whether patches are read as windows.
@@ -125,7 +169,7 @@ class Chain(Transforms, Arrays, Batches):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Buffer(BufferOrder, Chain):
+class Buffer(BufferOrder, BufferBatches, Chain):
     """Samples with a known length and an index. A description: nothing is read until a sample is asked for.
 
     >>> b = buffer_from_vector([{"x": np.arange(3) + i} for i in range(4)])
@@ -160,6 +204,20 @@ class Buffer(BufferOrder, Chain):
     def __iter__(self) -> Iterator[Sample]:
         return self.to_stream().__iter__()
 
+    def sliding_window(self, key: str, size: int, stride: int, dim: int = -1, index_key: str = "") -> Stream:
+        """The sample once for each window of an array; see :meth:`Stream.sliding_window`."""
+        return self.to_stream().sliding_window(key, size, stride, dim, index_key)
+
+    def append(self, buffer: Buffer) -> Buffer:
+        """The samples of another Buffer after those of this one; as ``sg.concatenate``."""
+        if not isinstance(buffer, Buffer):
+            raise ChainError(f"append: {type(buffer).__name__} is not a Buffer")
+        return Buffer(links.Concatenate((self.node, buffer.node)))
+
+    def concretize(self) -> Buffer:
+        """All samples, made now and held in memory."""
+        return Buffer(links.Vector(list(self), f"{links.repr_of(self.node)}.concretize()"))
+
     def to_stream(self) -> Stream:
         """The samples in order, once for each ``iter``."""
         return Stream(links.AsStream(self.node))
@@ -173,8 +231,17 @@ class Buffer(BufferOrder, Chain):
         return engine.to_mlx_buffer(len(self), self.__getitem__)
 
 
+class _Hand:
+    """The pass of a stream that ``next`` reads; a copy of the stream begins without one."""
+
+    iterator: Iterator[Sample] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Hand, ()
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class Stream(StreamOrder, Chain):
+class Stream(StreamOrder, StreamBatches, Readers, Chain):
     """Samples in order, one epoch for each ``iter``: shuffles and random steps draw anew every time.
 
     A description like a Buffer: two iterators over one stream do not disturb each other. Beside it, a stream
@@ -188,6 +255,10 @@ class Stream(StreamOrder, Chain):
     def _runner(self) -> Runner:
         return Runner(self.node, self.errors, self.line)
 
+    @cached_property
+    def _hand(self) -> _Hand:
+        return _Hand()
+
     def _with(self, node: links.Node) -> Self:
         return type(self)(node, self.errors, self.line)
 
@@ -196,6 +267,27 @@ class Stream(StreamOrder, Chain):
 
     def __iter__(self) -> Iterator[Sample]:
         return self._runner.begin()
+
+    def __next__(self) -> Sample:
+        sample = self.next()
+        if not sample:
+            raise StopIteration
+        return sample
+
+    def __call__(self) -> Sample:
+        """The same as :meth:`next`."""
+        return self.next()
+
+    def next(self) -> Sample:
+        """The next sample of a pass of the stream's own, an empty dict at its end and until :meth:`reset`."""
+        if self._hand.iterator is None:
+            self._hand.iterator = iter(self)
+        sample: Sample = next(self._hand.iterator, {})
+        return sample
+
+    def reset(self) -> None:
+        """Let :meth:`next` begin the next epoch. A ``for`` begins one by itself, and is not disturbed."""
+        self._hand.iterator = None
 
     def __enter__(self) -> Self:
         self._runner.closed = False

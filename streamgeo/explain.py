@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from streamgeo.errors import ChainError, MissingKeyError
 from streamgeo.grid import Grid
 from streamgeo.links import Batch, Expand, Map, Node
-from streamgeo.openers import Opener
+from streamgeo.outline import shown_key, shown_reach, shown_sizes
 from streamgeo.plan import Item, Run, StepScene, finished, grid_of_window
 from streamgeo.replay import place_of
 from streamgeo.scene import Scene
@@ -54,15 +54,8 @@ def explain(node: Node) -> str:
         item = _first(link)
         if isinstance(link, Map | Expand):
             for key, output in zip(link.keys, link.outputs):
-                name = output if key == output else f"{key} -> {output}"
-                reach = (
-                    "file"
-                    if isinstance(link.step, Opener)
-                    else "scene -> patches"
-                    if isinstance(link, Expand)
-                    else str(link.step.reach)
-                )
-                rows.append((repr(link.step), name, reach, *_shape(item, output)))
+                shown = (shown_key(key, output), shown_reach(link), *_shape(item, output))
+                rows.append((repr(link.step), *shown))
             if isinstance(link, Expand):
                 notes += _pushdown(link)
         elif isinstance(link, Batch):
@@ -99,14 +92,10 @@ def _shape(item: Item | None, key: str) -> tuple[str, str]:
         return "?", "?"
     value = item.values[key]
     if isinstance(value, Scene):
-        return ", ".join(f"{dim}={size}" for dim, size in zip(value.dims, value.shape)), str(
-            np.dtype(value.dtype)
-        )
+        return shown_sizes(value.dims, value.shape), str(np.dtype(value.dtype))
     place = item.places.get(key)
     dims = place.grid.dims if place is not None else ()
-    if len(dims) != np.ndim(value):
-        return str(np.shape(value)), str(np.asarray(value).dtype)
-    return ", ".join(f"{d}={s}" for d, s in zip(dims, np.shape(value))), str(np.asarray(value).dtype)
+    return shown_sizes(dims, np.shape(value)), str(np.asarray(value).dtype)
 
 
 def _pushdown(link: Expand) -> list[str]:

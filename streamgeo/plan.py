@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -26,11 +26,16 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Run:
-    """What one pass over a chain depends on, beside the chain; ``skip`` leaves failing samples out of batches."""
+    """What one pass over a chain depends on, beside the chain.
+
+    ``skip`` leaves failing samples out of batches; ``lazy`` says that a later link wants scenes as they are, to
+    read windows of them.
+    """
 
     seed: int = 0
     epoch: int = 0
     skip: bool = field(default=False, compare=False)
+    lazy: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -78,8 +83,8 @@ class Item:
 
     def copy(self) -> Item:
         """A copy whose dicts may be changed."""
-        return replace(
-            self, values=dict(self.values), places=dict(self.places), residuals=dict(self.residuals)
+        return Item(
+            self.index, self.values.copy(), self.places.copy(), self.residuals.copy(), self.parts, self.skipped
         )
 
 
@@ -181,6 +186,9 @@ class StepScene(Scene):
         return context_of(self.step, self.draw, lambda: self.parent.grid.crop(window), lambda: self.attrs)
 
 
+NO_CONTEXT = Context()
+
+
 def context_of(
     step: Step, draw: Draw, grid: Callable[[], Grid] | None, attrs: Callable[[], Mapping[str, Any]] | None
 ) -> Context:
@@ -197,18 +205,20 @@ def apply_step(item: Item, key: str, output_key: str, step: Step, draw: Draw) ->
     """Run a step on one key of an item: put off on a lazy scene, at once on an array."""
     value = item.values[key]
     place = item.places.get(key)
-    if isinstance(value, Scene):
+    if type(value) is not np.ndarray and isinstance(value, Scene):  # a check against an abstract class is slow
         item.values[output_key] = later = StepScene(value, step, draw)
         if place is not None:
             item.places[output_key] = replace(
                 place, scene=later, window=later.window, locate=partial(grid_of, later)
             )
         return
-    grid = place.locate if place else partial(plain_grid, np.shape(value))
-    attrs = partial(attrs_of, place.scene) if place else None
+    context = NO_CONTEXT
+    if step.asks:
+        grid = place.locate if place else partial(plain_grid, np.shape(value))
+        context = context_of(step, draw, grid, partial(attrs_of, place.scene) if place else None)
     file, window = (place.scene.name, place.window) if place else (None, None)
     with naming(step.label, file=file, window=window), step_span(step.label):
-        result, residual = step.apply(value, context_of(step, draw, grid, attrs))
+        result, residual = step.apply(value, context)
     item.values[output_key] = result
     if residual is not None:
         item.residuals[residual_key(output_key, draw.step)] = residual
@@ -251,13 +261,11 @@ def finished(item: Item) -> dict[str, Array]:
     """The sample that the user sees: arrays only, with ``<key>.scene`` and ``<key>.window`` beside the placed."""
     out: dict[str, Array] = {}
     for key, value in item.values.items():
-        if isinstance(value, StepScene):
-            value = value.whole() if value.why_whole() else value.read()
-        elif isinstance(value, Scene):
-            value = value.read()
-        array = np.asarray(value)
+        if type(value) is not np.ndarray:
+            value = _array_of(value)
+        array = value
         out[key] = array if array.flags.writeable and array.flags.c_contiguous else array.copy()
-        place = item.places.get(key)
+        place = item.places.get(key) if item.places else None
         if place is not None:
             out[f"{key}.scene"] = np.array(place.index, np.int64)
             out[f"{key}.window"] = place.window.to_array()
@@ -265,35 +273,62 @@ def finished(item: Item) -> dict[str, Array]:
     return out
 
 
+def loaded(item: Item) -> Item:
+    """The item with its scenes read, so that whoever takes it need not wait for files."""
+    scenes = [key for key, value in item.values.items() if isinstance(value, Scene)]
+    if not scenes:
+        return item
+    item = item.copy()
+    item.values.update({key: _array_of(item.values[key]) for key in scenes})
+    return item
+
+
+def _array_of(value: Any) -> Array:
+    if isinstance(value, StepScene):
+        return value.whole() if value.why_whole() else value.read()
+    return value.read() if isinstance(value, Scene) else np.asarray(value)
+
+
 def _nbytes(array: Array) -> int:
     return int(array.nbytes)
 
 
-@contextmanager
-def naming(
-    step: str, *, index: int | None = None, file: str | None = None, window: Window | None = None
-) -> Iterator[None]:
+class naming:
     """Turn an exception into a SampleError that names step, file, window and sample; outer blocks add theirs."""
-    try:
-        yield
-    except SampleError as error:
-        if index is None or error.index is not None:
-            raise
-        raise SampleError(
-            f"sample {index}: {error}", index=index, file=error.file, window=error.window, step=error.step
-        ) from error.__cause__
-    except Exception as error:
-        if index is not None:
-            step = ""
-        where = "".join(
-            f" {text}" for text in (f"on {file}" if file else "", repr(window) if window else "") if text
-        )
-        says = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        head = f"sample {index}" if index is not None else f"{step} failed{where}"
-        raise SampleError(
-            f"{head}: {says}",
-            index=index,
-            file=file,
-            window=repr(window) if window else None,
-            step=step or None,
-        ) from error
+
+    __slots__ = ("file", "index", "step", "window")
+
+    def __init__(
+        self, step: str, *, index: int | None = None, file: str | None = None, window: Window | None = None
+    ) -> None:
+        self.step, self.index, self.file, self.window = step, index, file, window
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, SampleError):
+            if self.index is not None and error.index is None:
+                raise at_sample(error, self.index) from error.__cause__
+        elif isinstance(error, Exception):
+            raise self._named(error) from error
+
+    def _named(self, error: Exception) -> SampleError:
+        file, window, index = self.file, repr(self.window) if self.window else None, self.index
+        where = "".join(f" {text}" for text in (f"on {file}" if file else "", window or "") if text)
+        head = f"sample {index}" if index is not None else f"{self.step} failed{where}"
+        step = self.step if index is None else None
+        return SampleError(f"{head}: {says(error)}", index=index, file=file, window=window, step=step or None)
+
+
+def says(error: Exception) -> str:
+    """Kind and message of an error."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def at_sample(error: SampleError, index: int) -> SampleError:
+    """The same error with the number of the sample."""
+    return SampleError(
+        f"sample {index}: {error}", index=index, file=error.file, window=error.window, step=error.step
+    )

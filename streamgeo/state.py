@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from streamgeo.errors import ChainError
-from streamgeo.links import Cursor, Every, Files, Joined, Node, Prefetch, Shard
+from streamgeo.links import Cache, Cursor, Every, Files, Joined, Node, Prefetch, Shard
 
 VERSION = 1
 
@@ -26,8 +26,8 @@ class Position:
 def fingerprint(node: Node) -> list[str]:
     """What a chain is, link by link: the call that made each, with long ones shortened to a digest.
 
-    Threads and the number of shards are left out, since order does not depend on them. Files count with name
-    and size.
+    Threads, the number of shards, and where a cache keeps how much are left out, since order does not depend on
+    them. Files count with name and size.
     """
     links, files = _walk(node)
     return [*links, f"{len(files)} files, {_digest([f'{Path(p).name} {_size(p)}' for p in files])}"]
@@ -46,7 +46,7 @@ def _walk(node: Node) -> tuple[list[str], list[str]]:
         elif isinstance(link, Files):
             files += _paths(link.paths)
         if not isinstance(link, Prefetch | Shard | Joined) and not (isinstance(link, Every) and link.even):
-            links.append(_short(link.text()))
+            links.append(".cache()" if isinstance(link, Cache) else _short(link.text()))
     return links, files
 
 

@@ -10,7 +10,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache, partial, wraps
+from functools import cached_property, lru_cache, partial, wraps
 from importlib import import_module
 from typing import Any, ParamSpec
 
@@ -107,6 +107,8 @@ def wants(f: Callable[..., Any]) -> frozenset[str]:
 
 def _call(f: Callable[..., Any], x: Any, context: Context, operation: str) -> Any:
     names = wants(f)
+    if not names:
+        return f(x)
     kwargs = {name: getattr(context, name) for name in names}
     for name in ("grid", "rng", "residual"):
         if name in kwargs and kwargs[name] is None and not _optional(f, name):
@@ -220,6 +222,8 @@ class Step:
         return self.inverse
 
     def _array(self, value: Any) -> Any:
+        if type(value) is np.ndarray and value.dtype.kind not in "OV":  # nearly always
+            return value
         if isinstance(value, tuple):
             raise StepError(
                 f"{self.label} returned a tuple; a step returns one array, or (value, residual) where its "
@@ -240,17 +244,17 @@ class Step:
 
     # -- what is known without running ------------------------------------------------------------------
 
-    @property
+    @cached_property
     def keeps_residual(self) -> bool:
         """Whether the inverse needs what forward saw."""
         return self.inverse is not None and "residual" in wants(self.inverse)
 
-    @property
+    @cached_property
     def asks(self) -> frozenset[str]:
         """What forward asks for by keyword name."""
         return wants(self.forward)
 
-    @property
+    @cached_property
     def random(self) -> bool:
         """Whether it draws random numbers."""
         return "rng" in self.asks
@@ -271,7 +275,7 @@ class Step:
 
     # -- name, repr, equality, JSON ---------------------------------------------------------------------
 
-    @property
+    @cached_property
     def label(self) -> str:
         """Short name for messages."""
         return self.name or function_name(self.forward)

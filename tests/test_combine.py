@@ -171,3 +171,14 @@ def test_predict_over_zipped_chains(samples: Path) -> None:
     )
     (scene,) = both.batch(8).predict(lambda x: np.zeros_like(x), key="image", output_key="target")
     assert "Bp" in scene.name and np.allclose(scene.array, -9)
+
+
+def test_a_permutation_is_told_by_all_its_numbers() -> None:
+    b = sg.buffer_from_vector([{"n": i} for i in range(3000)])
+    short = b.perm(range(20))
+    assert ".perm([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19])" in repr(short)
+    order = list(range(3000))
+    state = b.perm(order).to_stream().state_dict()
+    order[1500], order[1501] = order[1501], order[1500]
+    with pytest.raises(sg.ChainError, match="another chain"):
+        b.perm(order).to_stream().load_state_dict(state)

@@ -29,7 +29,7 @@ HEAVY = (
 # a package's parts may import what stands in brackets before them.
 ROOMS = [
     ["errors"], ["gate"], ["window", "cf_packing", "names", "netcdf_lock"], ["locate"], ["fits_cards", "fits_packing"],
-    ["grid"], ["template", "parameters"], ["meter"], ["chunks", "order"], ["chunked"], ["step"], ["pointwise"],
+    ["grid"], ["template", "parameters", "digest"], ["meter"], ["chunks", "order"], ["chunked"], ["step"], ["pointwise"],
     ["sinks.beside", "sinks.geotiff_values", "sinks.located", "sinks.numbers"], ["sinks.regular", "sinks.grouped"],
     ["sinks.fits", "sinks.geotiff", "sinks.netcdf", "sinks.hdf5", "sinks.numpy"], ["sinks"],
     ["scene"], ["sources.handles", "sources.cf", "sources.classic"], ["sources.grid_mapping"], ["sources.grouped"],
@@ -37,8 +37,10 @@ ROOMS = [
     ["steps.stitch"],
     ["steps.normalize", "steps.stretch", "steps.gaps", "steps.geometry", "steps.cast", "steps.patch"],
     ["helio", "remote", "climate"], ["openers"], ["catalog"], ["engine.board", "engine.mlx", "engine.patience"],
-    ["plan", "engine"], ["links"], ["wayback", "replay"],
-    ["state", "stats"], ["progress"], ["running", "predict", "explain"], ["vocabulary.base"],
+    ["plan", "engine"],
+    ["core", "features", "tokenizer_helpers"], ["links"], ["wayback", "replay"],
+    ["state", "stats"], ["progress"], ["outline"], ["running", "predict", "explain"], ["vocabulary.base"],
+    ["vocabulary.array_kernels"], ["vocabulary.image_kernels", "vocabulary.file_kernels"],
     ["vocabulary"], ["chain"], ["begin"], [""],
     ["plot", "made"], ["demo"], ["cli"],
 ]  # fmt: skip

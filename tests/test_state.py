@@ -6,6 +6,7 @@ import json
 import pickle
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,12 @@ def vectors(count: int = 23) -> sg.Buffer:
 def iterable() -> sg.Stream:
     return sg.stream_python_iterable(lambda: ({"x": np.full((4, 4), float(i))} for i in range(23)))
 
+
+def odd(sample: dict[str, np.ndarray]) -> bool:
+    return bool(sample["x"][0, 0] % 2)
+
+
+FOLDER = tempfile.TemporaryDirectory()  # for the caches that keep samples in files
 
 CHAINS: dict[str, Callable[[], sg.Stream]] = {
     "plain": lambda: vectors().to_stream(),
@@ -50,6 +57,24 @@ CHAINS: dict[str, Callable[[], sg.Stream]] = {
         vectors().to_stream().sample_transform(lambda s: s if s["x"][0, 0] % 3 else {}).prefetch(2, 2)
     ),
     "drop last": lambda: vectors().batch(4, drop_last=True).prefetch(2, 2),
+    "cached": lambda: (
+        vectors().key_transform("x", np.negative).cache().shuffle(seed=2).batch(4).prefetch(3, 2)
+    ),
+    "cached patches": lambda: (
+        vectors(5)
+        .key_transform("x", sg.patch(2))
+        .cache(3000)
+        .key_transform("x", noisy)
+        .batch(3)
+        .prefetch(2, 2)
+    ),
+    "cached stream": lambda: iterable().key_transform("x", np.negative).cache(4000).batch(3).prefetch(2, 2),
+    "cached in a folder": lambda: (
+        vectors().shuffle(seed=4).cache(folder=FOLDER.name).key_transform("x", noisy).batch(4).prefetch(2, 2)
+    ),
+    "stream cached in a folder": lambda: (
+        iterable().prefetch(2, 2).filter(odd).cache(folder=FOLDER.name).batch(3).prefetch(2, 2)
+    ),
 }
 
 

@@ -6,12 +6,16 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import streamgeo as sg
+from streamgeo import made
 from streamgeo.engine import Engine
+from streamgeo.scene import Scene
+from streamgeo.window import Window
 
 
 def test_a_timeout_names_the_time_and_loses_nothing() -> None:
@@ -128,3 +132,20 @@ def test_nested_streams_with_bounds() -> None:
 
 def _give(value: int) -> int:
     return value
+
+
+def test_whole_scenes_are_read_by_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made.land(tmp_path, 3, (40, 40))
+    readers = set()
+    read = Scene.read
+
+    def noted(self: Scene, *window: Window) -> np.ndarray:
+        readers.add(threading.current_thread() is threading.main_thread())
+        return read(self, *window)
+
+    monkeypatch.setattr(Scene, "read", noted)
+    chain = sg.files(str(tmp_path / "*.tif"), key="image").key_transform("image", sg.open())
+    assert len(list(chain.prefetch(2, 2))) == 3
+    assert readers == {False}
+    windows = chain.prefetch(2, 2).key_transform("image", sg.patch(20))
+    assert windows.scene("image", 1).grid.crs is not None  # scenes stay scenes before a patch

@@ -1,7 +1,35 @@
 """The engine: mlx-data's thread pool, its samples and its kernels. Nothing else touches mlx.data."""
 
 from streamgeo.engine.board import Engine
-from streamgeo.engine.mlx import from_mlx_stream, mlx_kind, to_mlx_buffer, to_mlx_stream
+from streamgeo.engine.mlx import (
+    OWN,
+    Kernel,
+    Merges,
+    Trie,
+    csv_rows,
+    from_mlx_stream,
+    mlx_kind,
+    own,
+    tar_names,
+    text_lines,
+    to_mlx_buffer,
+    to_mlx_stream,
+)
 from streamgeo.engine.patience import Patience
 
-__all__ = ["Engine", "Patience", "from_mlx_stream", "mlx_kind", "to_mlx_buffer", "to_mlx_stream"]
+__all__ = [
+    "OWN",
+    "Engine",
+    "Kernel",
+    "Merges",
+    "Patience",
+    "Trie",
+    "csv_rows",
+    "from_mlx_stream",
+    "mlx_kind",
+    "own",
+    "tar_names",
+    "text_lines",
+    "to_mlx_buffer",
+    "to_mlx_stream",
+]

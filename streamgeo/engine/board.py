@@ -11,6 +11,7 @@ dtype, any metadata and any exception can come through. The guards, each for a f
   skipped, so closing waits for the running task only;
 * ``next`` of mlx-data waits for one ticket, and not the one whose turn it is. Where workers pause because enough
   bytes wait, a thread of its own asks for tickets, and the consumer waits on the board;
+* a ticket costs tens of microseconds: where tasks take less, one ticket stands for a group of them;
 * a child forked from under a live stream has the stream but not its threads. The stream is left alone for good,
   and from then on the child runs its tasks in the consumer's own thread: more threads there make the exit crash.
 """
@@ -24,11 +25,16 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
+from time import perf_counter
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from streamgeo.gate import GATE
+
+_QUICK = 100e-6  # seconds: a ticket costs about as much
+_MANY = 32  # so many quick tasks in a row are no accident
+_GROUP = 16
 
 T = TypeVar("T")
 Task = Callable[[], T]
@@ -50,7 +56,10 @@ class _Board(Generic[T]):
         self.open: dict[int, Task[T]] = {}
         self.done: dict[int, tuple[T | None, BaseException | None, int]] = {}
         self.drawn = self.turn = self.held = self.running = self.largest = 0
-        self.ended = self.closed = False
+        self.groups: dict[int, int] = {}  # how many tasks a ticket stands for, where it is more than one
+        self.group = 1
+        self.quick = 0  # tasks in a row that took next to no time
+        self.ended = self.closed = self.resting = False
         self.inner = GATE.entered  # a task reads it
         self.renew()
 
@@ -65,7 +74,7 @@ class _Board(Generic[T]):
             yield {"ticket": np.array(self.draw(), np.int64)}
 
     def draw(self) -> int:
-        """Take the next task; its ticket, or -1 when there is none."""
+        """Take the next task, or a group of them; the ticket is the number of the first, or -1 for none."""
         if self._over():
             return -1
         GATE.enter(self.inner)
@@ -74,19 +83,28 @@ class _Board(Generic[T]):
                 ticket = self.drawn
                 if self._over():
                     return -1
-                self.drawn += 1
-                try:
-                    self.open[ticket] = next(self.tasks)
-                except StopIteration:
-                    self._finish(ticket, None, _End())
-                except BaseException as error:
-                    self._finish(ticket, None, error)
+                for _ in range(self.group):
+                    self._draw_one()
+                    if self.ended:
+                        break
+                if self.drawn > ticket + 1:
+                    self.groups[ticket] = self.drawn - ticket
                 return ticket
         finally:
             GATE.leave()
 
+    def _draw_one(self) -> None:
+        number = self.drawn
+        self.drawn += 1
+        try:
+            self.open[number] = next(self.tasks)
+        except StopIteration:
+            self._finish(number, None, _End())
+        except BaseException as error:
+            self._finish(number, None, error)
+
     def _over(self) -> bool:
-        return self.closed or self.ended
+        return self.closed or self.ended or self.resting
 
     def _finish(self, ticket: int, value: T | None, error: BaseException | None, nbytes: int = 0) -> None:
         with self.changed:
@@ -97,14 +115,19 @@ class _Board(Generic[T]):
             self.changed.notify_all()
 
     def work(self, ticket: Any) -> Any:
-        """Run the task of one ticket; whatever it raises is kept for the consumer."""
-        number = int(ticket)
-        task = self.open.get(number)
-        if task is None or self.closed:
-            return ticket
+        """Run the tasks of one ticket; whatever they raise is kept for the consumer."""
+        first = int(ticket)
+        for number in range(first, first + self.groups.pop(first, 1)):
+            task = self.open.get(number)
+            if task is not None and not self.closed:
+                self._run(number, task)
+        return ticket
+
+    def _run(self, number: int, task: Task[T]) -> None:
         if self.max_bytes is not None:
             self._pause(number, self.max_bytes)
         GATE.enter(self.inner)
+        began = perf_counter()
         try:
             if not self.closed:
                 value: T | None = None
@@ -117,11 +140,11 @@ class _Board(Generic[T]):
                     error = raised
                 self._finish(number, value, error, nbytes)
         finally:
+            self.quick = self.quick + 1 if perf_counter() - began < _QUICK else 0
             if self.max_bytes is not None:
                 with self.changed:
                     self.running -= 1
             GATE.leave()
-        return ticket
 
     def _pause(self, number: int, most: int) -> None:
         """Wait until one more result fits beside those that wait and those that are being made."""
@@ -151,6 +174,7 @@ class _Board(Generic[T]):
         with self.changed:
             self.closed = True
             self.open.clear()
+            self.groups.clear()
             self.done.clear()
             self.changed.notify_all()
 
@@ -248,8 +272,10 @@ class Engine(Generic[T]):
                 board.draw()
             board.work(board.turn)
             return
+        if board.quick >= _MANY and board.group == 1 and board.max_bytes is None:
+            self._regroup(board)
         if self._stream is None:
-            self._stream = _start(board, self._size, self._threads)
+            self._stream = _start(board, -(-self._size // board.group), self._threads)
         if board.max_bytes is None:
             self._stream.next()
             return
@@ -257,6 +283,15 @@ class Engine(Generic[T]):
         with board.changed:
             asker.ask()
             board.changed.wait_for(lambda: board.turn in board.done or board.closed or not asker.asking)
+
+    def _regroup(self, board: _Board[T]) -> None:
+        """Let one ticket stand for several tasks: they take less time than the ticket."""
+        board.quick = 0
+        group = min(_GROUP, self._size // (self._threads + 1))
+        if group > 1:
+            board.resting = True
+            self._stream = None  # waits for its threads, which have little to do
+            board.resting, board.group = False, group
 
     def _take_up_after_fork(self) -> None:
         """In a child: forget the parent's stream and locks; what was open in the parent runs here again."""

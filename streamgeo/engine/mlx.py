@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import atexit
+import importlib
+import io
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from streamgeo.errors import ChainError
+from streamgeo.errors import ChainError, StepError
 
 
 def mlx_kind(source: Any) -> str | None:
@@ -57,3 +64,181 @@ def _carried(sample: dict[str, Any]) -> dict[str, Any]:
             )
         out[key] = np.array(array, order="C")
     return out
+
+
+# -- its kernels ----------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Kernel:
+    """One operation of mlx-data on one sample at a time, as a function of a dict of arrays.
+
+    The operation stands, ready made, on a one-sample Buffer that takes its sample from the calling thread: a
+    call costs about 3 us beside the work, any number of threads may call, and no thread or stream is left.
+    The caller checks the arguments first: some that are wrong end the process.
+    """
+
+    operation: str
+    arguments: Mapping[str, Any]
+    _given: dict[int, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
+    _buffer: Any = field(default=None, init=False, repr=False)
+
+    def __call__(self, values: Mapping[str, Any], seed: int | None = None) -> dict[str, Any]:
+        """The sample after the operation; ``seed`` is for those that draw random numbers."""
+        thread = threading.get_ident()
+        self._given[thread] = {key: _contiguous(value, key, self.operation) for key, value in values.items()}
+        try:
+            if seed is not None:
+                _seed(seed)
+            made: dict[str, Any] = self._ready()[0]
+        finally:
+            self._given.pop(thread, None)
+        return made
+
+    def _ready(self) -> Any:
+        if self._buffer is None:
+            import mlx.data as dx
+
+            one = dx.buffer_from_vector([{"_": 0}]).sample_transform(self._sample)
+            self._buffer = getattr(one, self.operation)(**{k: thawed(v) for k, v in self.arguments.items()})
+            _KERNELS.add(self)
+        return self._buffer
+
+    def _sample(self, _: Any) -> dict[str, Any]:
+        return self._given[threading.get_ident()]
+
+    def close(self) -> None:
+        """Let the operation go; the next call makes it again."""
+        self._buffer = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"operation": self.operation, "arguments": self.arguments, "_given": {}, "_buffer": None}
+
+
+_KERNELS: weakref.WeakSet[Kernel] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_kernels() -> None:
+    for kernel in list(_KERNELS):
+        kernel.close()
+
+
+def _seed(seed: int) -> None:
+    from mlx.data import core
+
+    core.set_state(seed)  # of this thread only
+
+
+def _contiguous(value: Any, key: str, operation: str) -> Any:
+    array = np.asarray(value)
+    if array.dtype.name not in _CARRIES:
+        raise StepError(
+            f"{operation}: {key!r} is {array.dtype}; it works on {', '.join(_CARRIES)}; use sg.cast first"
+        )
+    return np.require(array, requirements=["C", "W"])
+
+
+@dataclass(frozen=True, eq=False)
+class Trie:
+    """A CharTrie that pickles: it is its keys with their numbers."""
+
+    trie: Any
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _trie_of, (tuple(keys_of_trie(self.trie)),)
+
+    def __repr__(self) -> str:
+        return f"<CharTrie of {self.trie.num_keys()} keys>"
+
+
+def keys_of_trie(trie: Any) -> list[tuple[bytes, int]]:
+    """The keys of a CharTrie with their numbers, which need not be without gaps."""
+    keys: list[tuple[bytes, int]] = []
+    number, count = 0, trie.num_keys()
+    while len(keys) < count and number < 64 * (count + 1024):
+        with suppress(IndexError, RuntimeError):  # a number that no key has
+            keys.append((bytes(trie.key_bytes(number)), number))
+        number += 1
+    if len(keys) < count:
+        raise ChainError(f"the numbers of this CharTrie go past {number}; it cannot be pickled")
+    return keys
+
+
+def _trie_of(keys: tuple[tuple[bytes, int], ...]) -> Trie:
+    from mlx.data.core import CharTrie
+
+    trie = CharTrie()
+    for key, number in keys:
+        trie.insert(key, number)
+    return Trie(trie)
+
+
+@dataclass(frozen=True, eq=False)
+class Merges:
+    """BPEMerges, which mlx-data does not let out again."""
+
+    trie: Any
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise ChainError("tokenize_bpe: BPEMerges cannot be pickled; build the chain in each process")
+
+    def __repr__(self) -> str:
+        return "<BPEMerges>"
+
+
+def thawed(value: Any) -> Any:
+    """An argument as mlx-data takes it."""
+    return value.trie if isinstance(value, Trie | Merges) else value
+
+
+OWN = (
+    *("LoadAudioInfo", "All", "NumFrames", "NumChannels", "SampleRate", "NumSeconds"),
+    *("TokenizeMode", "Shortest", "Rand"),
+)
+
+
+def own(name: str) -> Any:
+    """One of mlx-data's enums or modules."""
+    import mlx.data as dx
+
+    return getattr(dx, name) if name in OWN else importlib.import_module(f"mlx.data.{name}")
+
+
+# -- its readers ----------------------------------------------------------------------------------------
+
+
+def csv_rows(
+    source: str | bytes, sep: str, quote: str, local_prefix: str = "", file_fetcher: Any = None
+) -> Iterator[dict[str, Any]]:
+    """The rows of a CSV file (by its path) or of its content, as text by column."""
+    import mlx.data as dx
+
+    if isinstance(source, bytes):
+        yield from _samples(dx.stream_csv_reader_from_string(source, sep, quote))
+    else:
+        options = {"local_prefix": local_prefix, "file_fetcher": file_fetcher}
+        yield from _samples(dx.stream_csv_reader(source, sep, quote, **options))
+
+
+def text_lines(
+    source: str | bytes, key: str, unzip: bool, local_prefix: str = "", file_fetcher: Any = None
+) -> Iterator[dict[str, Any]]:
+    """The lines of a text file (by its path) or of its content."""
+    import mlx.data as dx
+
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    options = {"local_prefix": local_prefix, "file_fetcher": file_fetcher}
+    yield from _samples(dx.stream_line_reader(file, key, unzip, **options))
+
+
+def _samples(stream: Any) -> Iterator[dict[str, Any]]:
+    while sample := stream.next():
+        yield dict(sample)
+
+
+def tar_names(tarfile: str, nested: bool, num_threads: int) -> list[bytes]:
+    """The names of the files in a tar archive."""
+    import mlx.data as dx
+
+    return [bytes(sample["file"]) for sample in dx.files_from_tar(tarfile, nested, num_threads)]

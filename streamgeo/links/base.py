@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.errors import ChainError, MissingKeyError, SampleError
-from streamgeo.plan import Item, Run, finished, naming
+from streamgeo.plan import Item, Run, at_sample, finished, says
 
 Array = NDArray[Any]
 Cursor = Any  # small, and as JSON can hold it: a number or a list; None is the start
@@ -139,20 +139,34 @@ def epoch(node: Node, run: Run, cursor: Cursor = None, position: int = 0) -> Gen
     """
     tasks, number = node.tasks(run, cursor), position
     while True:
-        with naming("", index=number):
-            task = next(tasks, None)
-        if task is None:
-            return
         try:
-            with naming("", index=number):
-                item = task()
-                sample = finished(item)
-        except SampleError as error:
+            task = next(tasks, None)
+            if task is None:
+                return
+        except Exception as error:
+            raise _numbered(error, number) from _cause(error)
+        try:
+            item = task.make()
+            sample = finished(item)
+        except Exception as error:
+            failed = _numbered(error, number)
             if not run.skip:
-                raise
-            item, sample = Item(number, {}, skipped=[error]), {}
+                raise failed from _cause(error)
+            failed.__cause__ = _cause(error)
+            item, sample = Item(number, {}, skipped=[failed]), {}
         number += 1
         yield Ready(item, sample, task.after, number)
+
+
+def _numbered(error: Exception, number: int) -> SampleError:
+    """As :class:`naming` does it: a sample costs less without the block."""
+    if not isinstance(error, SampleError):
+        return SampleError(f"sample {number}: {says(error)}", index=number)
+    return error if error.index is not None else at_sample(error, number)
+
+
+def _cause(error: Exception) -> BaseException | None:
+    return error.__cause__ if isinstance(error, SampleError) else error
 
 
 def as_value(value: Any) -> Any:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.errors import BatchError, SampleError
+from streamgeo.errors import BatchError, SampleError, StepError
 from streamgeo.links.base import Cursor, Link, Task
 from streamgeo.meter import BATCH, span
 from streamgeo.parameters import literal
@@ -102,43 +103,57 @@ class Batch(Link):
                     "samples of one batch need the same keys"
                 )
         keys = samples[0] if samples else ()
-        values = {key: self._join(key, [sample[key] for sample in samples], names) for key in keys}
+        # What came from a file is not padded unasked: nothing would tell the padding from pixels.
+        free = {key for key in keys if key in self.pad or not any(key in item.places for item in items)}
+        values = {
+            key: self._join(key, [sample[key] for sample in samples], names, key in free) for key in keys
+        }
         parts = [Item(item.index, {}, item.places, item.residuals) for item in items]
         return Item(number, values, parts=parts, skipped=skipped)
 
-    def _join(self, key: str, arrays: Sequence[Array], names: Sequence[str]) -> Array:
+    def _join(self, key: str, arrays: Sequence[Array], names: Sequence[str], free: bool) -> Array:
         first = arrays[0]
+        dim = self.dim.get(key)
+        if dim is not None and not -first.ndim <= dim < first.ndim:
+            raise BatchError(f"batch: dim={dim} for {key!r}, which has {first.ndim} dims in {names[0]}")
+        axis = None if dim is None else dim % first.ndim
         for array, name in zip(arrays, names):
             if array.dtype != first.dtype and not (array.dtype.kind == first.dtype.kind == "U"):
                 raise BatchError(
                     f"batch: {key!r} is {array.dtype} in {name} and {first.dtype} in {names[0]}; "
                     "bring them to one dtype with sg.cast first"
                 )
-        if key in self.dim:
-            return self._concatenate(key, arrays)
-        shape = tuple(max(sizes) for sizes in zip(*(a.shape for a in arrays))) if first.ndim else ()
-        for array, name in zip(arrays, names):
-            if array.ndim != first.ndim or (array.shape != first.shape and key not in self.pad):
+            if array.ndim != first.ndim or not (free or _same_but(array.shape, first.shape, axis)):
                 raise BatchError(
                     f"batch: {key!r} has shape {array.shape} in {name} and {first.shape} in {names[0]}; "
                     f"crop or patch to one size, or give pad={{{key!r}: value}}"
                 )
-        out = np.empty((len(arrays), *shape), np.result_type(*{a.dtype for a in arrays}))
-        if any(array.shape != shape for array in arrays):
-            out[...] = self.pad[key]
-        for slot, array in zip(out, arrays) if first.ndim else ():
-            slot[tuple(slice(0, size) for size in array.shape)] = array
-        if not first.ndim:
+        shape = tuple(max(sizes) for sizes in zip(*(a.shape for a in arrays)))
+        dtype = np.result_type(*{a.dtype for a in arrays})
+        if axis is None:
+            return self._filled(key, np.empty((len(arrays), *shape), dtype), arrays)
+        ends = np.cumsum([0, *(array.shape[axis] for array in arrays)])
+        out = np.empty((*shape[:axis], int(ends[-1]), *shape[axis + 1 :]), dtype)
+        slots = [out[(slice(None),) * axis + (slice(a, b),)] for a, b in pairwise(ends)]
+        return self._filled(key, out, arrays, slots)
+
+    def _filled(
+        self, key: str, out: Array, arrays: Sequence[Array], slots: Sequence[Array] | None = None
+    ) -> Array:
+        """The arrays in their slots (by default the rows of ``out``); the rest of a slot is padding."""
+        if not arrays[0].ndim:
             out[:] = arrays
+            return out
+        slots = list(out) if slots is None else slots
+        if any(slot.shape != array.shape for slot, array in zip(slots, arrays)):
+            out[...] = self._padding(key, out.dtype)
+        for slot, array in zip(slots, arrays):
+            slot[tuple(slice(0, size) for size in array.shape)] = array
         return out
 
-    def _concatenate(self, key: str, arrays: Sequence[Array]) -> Array:
-        try:
-            return np.concatenate(arrays, axis=self.dim[key])
-        except ValueError as error:
-            raise BatchError(
-                f"batch: {key!r} cannot be concatenated along {self.dim[key]}: {error}"
-            ) from None
+    def _padding(self, key: str, dtype: np.dtype[Any]) -> Any:
+        """What ``key`` is filled up with: zero, as in mlx-data, where ``pad`` does not say."""
+        return "" if dtype.kind == "U" else filling(self.pad.get(key, 0), dtype, f"pad of {key!r}")
 
     def text(self) -> str:
         """The call that made it."""
@@ -159,3 +174,23 @@ def _whence(item: Item) -> str:
     for place in item.places.values():
         return f"sample {item.index} ({place.scene.name})"
     return f"sample {item.index}"
+
+
+def _same_but(shape: Sequence[int], other: Sequence[int], axis: int | None) -> bool:
+    return all(a == b for d, (a, b) in enumerate(zip(shape, other)) if d != axis)
+
+
+def filling(value: float, dtype: np.dtype[Any], what: str = "pad_value") -> Any:
+    """A number as the dtype holds it; a fraction is cut off for integers, as a cast in C does.
+
+    Raises:
+        StepError: when the dtype cannot hold it, where a cast in C is undefined.
+    """
+    if dtype.kind not in "?buifc":
+        raise StepError(f"{what}={value!r} cannot fill an array of {dtype}; cast it to numbers first")
+    if dtype.kind in "?bui":
+        low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        if not np.isfinite(value) or not low <= int(value) <= high:
+            raise StepError(f"{what}={value!r} does not fit {dtype}, which holds {low} to {high}")
+        value = int(value)
+    return np.array(value).astype(dtype)[()]

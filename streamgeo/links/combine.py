@@ -67,7 +67,14 @@ class Joined(Node):
 
 def repr_of(node: Node) -> str:
     """The calls that made a chain, in one line."""
-    return "".join(link.text() for link in node.path)
+    return "".join(link.text() for link in called(node))
+
+
+def called(node: Node) -> list[Node]:
+    """The links whose texts make up the calls of a chain: from the last one that joins chains on, which tells them."""
+    path = node.path
+    joined = [number for number, link in enumerate(path) if isinstance(link, Joined)]
+    return path[joined[-1] if joined else 0 :]
 
 
 def keys_of(node: Node) -> set[str]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from streamgeo import engine, meter
 from streamgeo.links.base import Cursor, Link, Task
 from streamgeo.order import generator, permuted
-from streamgeo.plan import Item, Run
+from streamgeo.plan import Item, Run, loaded
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +145,7 @@ class Prefetch(Link):
 
     size: int
     threads: int
+    max_bytes: int | None = None
 
     indexable = False
 
@@ -155,7 +156,13 @@ class Prefetch(Link):
         """Finished samples, as functions that only hand them over, or raise what making them raised."""
         mine = meter.current()
         tasks = meter.worked(mine, self.before.tasks(run, cursor))
-        ahead = engine.Engine(map(partial(_kept, mine), tasks), self.size, self.threads)
+        work = map(partial(_kept, mine, run.lazy), tasks)
+        if self.max_bytes is None:
+            ahead = engine.Engine(work, self.size, self.threads)
+        else:
+            ahead = engine.Engine(
+                work, self.size, self.threads, max_bytes=self.max_bytes, nbytes=_nbytes_made
+            )
         try:
             while True:
                 meter.looked(ahead.queued)
@@ -169,24 +176,38 @@ class Prefetch(Link):
 
     def text(self) -> str:
         """The call that made it."""
-        return f".prefetch({self.size}, {self.threads})"
+        bound = "" if self.max_bytes is None else f", max_bytes={self.max_bytes}"
+        return f".prefetch({self.size}, {self.threads}{bound})"
 
 
-def _kept(mine: meter.Meter | None, task: Task) -> Callable[[], tuple[Item | Exception, Cursor]]:
-    return partial(_made if mine is None else partial(_metered, mine), task)
+def _kept(
+    mine: meter.Meter | None, lazy: bool, task: Task
+) -> Callable[[], tuple[Item | Exception, Cursor]]:
+    return partial(_made, task, lazy) if mine is None else partial(_metered, mine, task, lazy)
 
 
-def _metered(mine: meter.Meter, task: Task) -> tuple[Item | Exception, Cursor]:
+def _metered(mine: meter.Meter, task: Task, lazy: bool) -> tuple[Item | Exception, Cursor]:
     with mine.running(meter.BUSY):
-        return _made(task)
+        return _made(task, lazy)
 
 
-def _made(task: Task) -> tuple[Item | Exception, Cursor]:
+def _made(task: Task, lazy: bool) -> tuple[Item | Exception, Cursor]:
     # A failing sample does not end the epoch: the consumer decides what to do with the error.
     try:
-        return task(), task.after
+        item = task.make()
+        return item if lazy else loaded(item), task.after
     except Exception as error:
         return error, task.after
+
+
+def _nbytes_made(made: tuple[Item | Exception, Cursor]) -> int:
+    """Memory that a made sample holds while it waits; a lazy scene holds none."""
+    item = made[0]
+    if isinstance(item, Exception):
+        return 0
+    residuals = [array for part in (item, *item.parts) for array in part.residuals.values()]
+    arrays = [value for value in item.values.values() if isinstance(value, np.ndarray)]
+    return sum(array.nbytes for array in (*arrays, *residuals))
 
 
 def _given(made: Item | Exception) -> Item:

@@ -7,7 +7,7 @@ import threading
 import weakref
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -108,7 +108,7 @@ class Expand(Link):
 
     def _stream_tasks(self, run: Run, cursor: Cursor) -> Iterator[Task]:
         scenes, first, index = cursor or (None, 0, 0)
-        for task in self.before.tasks(run, scenes):
+        for task in self.before.tasks(replace(run, lazy=True), scenes):
             item = task()
             layout = self._layout(item)
             for part in range(first, len(layout)):

@@ -137,23 +137,3 @@ def transform_sample(item: Item, f: Callable[[dict[str, Any]], Any]) -> Item:
     residuals = {name: value for name, value in item.residuals.items() if name in values}
     shown = {key: value for key, value in values.items() if key not in hidden}
     return replace(item, values=shown, places=kept, residuals=residuals)
-
-
-def remove_value(item: Item, key: str, size_key: str, dim: int, value: float, pad: float) -> Item:
-    """As mlx-data: values equal to ``value`` go, the rest moves up along ``dim``, ``size_key`` is updated."""
-    need(item, key, "remove_value")
-    need(item, size_key, "remove_value")
-    array = np.asarray(item.values[key])
-    if array.ndim != 1:
-        raise ChainError(f"remove_value: {key!r} has {array.ndim} dims; it works on vectors, as in mlx-data")
-    if dim not in (0, -1):
-        raise ChainError(f"remove_value: dim={dim} of a vector must be 0")
-    size = int(np.ravel(item.values[size_key])[0])
-    kept = array[:size][array[:size] != value]
-    out = np.full_like(array, pad)
-    out[: kept.size] = kept
-    sizes = np.array(item.values[size_key])
-    sizes[...] = kept.size
-    item = item.copy()
-    item.values.update({key: out, size_key: sizes})
-    return item

@@ -28,8 +28,26 @@ class Described:
         return type(self)(node)
 
     def __repr__(self) -> str:
-        first, *rest = (node.text() for node in self.node.path)
+        first, *rest = (link.text() for link in links.called(self.node))
         return "\n".join([first, *(f"    {text}" for text in rest)])
+
+    def _buffer(self, node: links.Node) -> Any:
+        raise NotImplementedError
+
+    def _share(self, num_shards: int, index: int) -> Self:
+        raise NotImplementedError
+
+    def _apply(
+        self, name: str, key: str, output_key: str, f: Callable[..., Any], *shown: Any, draws: bool = False
+    ) -> Self:
+        """A link that puts ``f(array)`` under ``output_key``, or under ``key`` where that is empty."""
+        (key,) = names(name, "key", (key,))
+        told = [
+            *(repr(value) for value in (key, *shown)),
+            *([f"output_key={output_key!r}"] if output_key else []),
+        ]
+        text = f".{name}({', '.join(told)})"
+        return self._with(links.applied(self.node, f, key, output_key, name, text, draws))
 
 
 def conditional(operation: Callable[Concatenate[S, P], S]) -> Callable[Concatenate[S, bool, P], S]:
@@ -89,3 +107,10 @@ def count_of(operation: str, count: int) -> int:
     if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 0:
         raise ChainError(f"{operation}: {count!r} samples; give a whole number, 0 or more")
     return int(count)
+
+
+def one_char(operation: str, what: str, value: str) -> str:
+    """An argument that must be one character of one byte."""
+    if not isinstance(value, str) or len(value.encode()) != 1:
+        raise ChainError(f"{operation}: {what}={value!r} must be one character (of ASCII)")
+    return value

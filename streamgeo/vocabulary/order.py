@@ -9,8 +9,9 @@ from typing import Self
 import numpy as np
 
 from streamgeo import links
+from streamgeo.digest import digest
 from streamgeo.errors import ChainError
-from streamgeo.vocabulary.base import Described, count_of, part_of, times_of
+from streamgeo.vocabulary.base import Described, conditional, count_of, part_of, times_of
 
 
 class BufferOrder(Described):
@@ -40,7 +41,8 @@ class BufferOrder(Described):
         size = len(self.node)
         if order.ndim != 1 or (order.size and not (order.min() >= 0 and order.max() < size)):
             raise ChainError(f"perm: give a list of numbers from 0 to {size - 1}")
-        shown = np.array2string(order, threshold=8, separator=", ")
+        # A long list is told by its digest: repr stays readable, and another list has another fingerprint.
+        shown = repr(order.tolist()) if order.size <= 1000 else f"<{order.size} numbers, {digest(order)}>"
         pick = partial(links.listed, order=order)
         count = partial(links.fixed_size, size=order.size)
         return self._with(links.Select(self.node, pick, count, f".perm({shown})"))
@@ -52,8 +54,7 @@ class BufferOrder(Described):
         count = partial(links.partition_size, parts=num_partitions, part=partition)
         return self._with(links.Select(self.node, pick, count, f".partition({num_partitions}, {partition})"))
 
-    def shard(self, num_shards: int, index: int) -> Self:
-        """The part of rank ``index``: as many samples on every rank, the last round filled up from the start."""
+    def _share(self, num_shards: int, index: int) -> Self:
         part_of("shard", num_shards, index)
         return self._with(links.Shard(self.node, num_shards, index))
 
@@ -65,9 +66,12 @@ class BufferOrder(Described):
         """All but the first ``count`` samples."""
         return self._slice(slice(count_of("skip", count), None))
 
-    def repeat(self, times: int) -> Self:
-        """The samples ``times`` times over, each time as a new epoch."""
-        return self._with(links.Repeat(self.node, times_of(times)))
+    def repeat(self, num_time: int) -> Self:
+        """The samples ``num_time`` times over, each time as a new epoch."""
+        return self._with(links.Repeat(self.node, times_of(num_time)))
+
+    shuffle_if = conditional(shuffle)
+    partition_if = conditional(partition)
 
 
 class StreamOrder(Described):
@@ -84,8 +88,7 @@ class StreamOrder(Described):
         part_of("partition", num_partitions, partition)
         return self._with(links.Every(self.node, num_partitions, partition, False))
 
-    def shard(self, num_shards: int, index: int) -> Self:
-        """The part of rank ``index``: as many samples on every rank; what does not go round is left out."""
+    def _share(self, num_shards: int, index: int) -> Self:
         part_of("shard", num_shards, index)
         return self._with(links.Every(self.node, num_shards, index, True))
 
@@ -97,6 +100,10 @@ class StreamOrder(Described):
         """All but the first ``count`` samples, which are not made."""
         return self._with(links.Part(self.node, count_of("skip", count), None, f".skip({count})"))
 
-    def repeat(self, times: int | None = None) -> Self:
-        """The stream ``times`` times over (without end when None), each time as a new epoch."""
-        return self._with(links.Repeat(self.node, None if times is None else times_of(times)))
+    def repeat(self, num_time: int | None = None) -> Self:
+        """The stream ``num_time`` times over, each time as a new epoch; without end when None or negative."""
+        endless = num_time is None or (isinstance(num_time, (int, np.integer)) and num_time < 0)
+        return self._with(links.Repeat(self.node, None if endless else times_of(num_time or 0)))
+
+    shuffle_if = conditional(shuffle)
+    partition_if = conditional(partition)

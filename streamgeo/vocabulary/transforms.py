@@ -13,7 +13,7 @@ from streamgeo.errors import ChainError, StepError
 from streamgeo.parameters import function_name
 from streamgeo.step import Reach, as_step
 from streamgeo.steps.patch import Patch
-from streamgeo.vocabulary.base import Described, Key, names
+from streamgeo.vocabulary.base import Described, Key, conditional, names
 
 Array = NDArray[Any]
 Sample = dict[str, Array]
@@ -25,7 +25,7 @@ class Transforms(Described):
     def key_transform(
         self,
         key: Key,
-        f: Any,
+        func: Any,
         output_key: Key = "",
         *,
         inverse: Callable[..., Any] | None = None,
@@ -35,17 +35,17 @@ class Transforms(Described):
 
         Args:
             key: the key, or several: then each gets the same windows and the same random draws.
-            f: a :class:`~streamgeo.Step` such as ``sg.normalize(...)``, or a function array -> array.
+            func: a :class:`~streamgeo.Step` such as ``sg.normalize(...)``, or a function array -> array.
             output_key: where the result goes; by default it replaces the value.
-            inverse: the function that undoes a plain ``f``.
-            reach: what a plain ``f`` needs around a pixel: ``sg.POINT``, ``sg.halo(n)``, or the whole scene
+            inverse: the function that undoes a plain ``func``.
+            reach: what a plain ``func`` needs around a pixel: ``sg.POINT``, ``sg.halo(n)``, or the whole scene
                 (the default, since nothing is known of it).
 
         Raises:
-            StepError: when ``f`` is neither a step nor a function.
+            StepError: when ``func`` is neither a step nor a function.
             ChainError: when keys and output keys do not match in number.
         """
-        step = as_step(f, inverse=inverse, reach=reach)
+        step = as_step(func, inverse=inverse, reach=reach)
         keys = names("key_transform", "key", key)
         outputs = names("key_transform", "output_key", output_key) if output_key else keys
         if len(keys) != len(outputs):
@@ -54,7 +54,7 @@ class Transforms(Described):
             )
         shown = [
             repr(key if isinstance(key, str) else tuple(key)),
-            repr(f) if step is f else function_name(f),
+            repr(func) if step is func else function_name(func),
         ]
         shown += [repr(output_key)] if output_key else []
         shown += [f"inverse={function_name(inverse)}"] if inverse else []
@@ -67,22 +67,24 @@ class Transforms(Described):
         return self._with(kind(self.node, keys, outputs, step, f".key_transform({', '.join(shown)})"))  # type: ignore[arg-type]
 
     def sample_transform(
-        self, f: Callable[[Sample], Mapping[str, Any]], *, keys: Sequence[str] | None = None
+        self, func: Callable[[Sample], Mapping[str, Any]], *, keys: Sequence[str] | None = None
     ) -> Self:
         """Apply a function to whole samples, dict of arrays to dict of arrays.
 
         Args:
-            f: the function; it gets its own dict, whose arrays it may change.
+            func: the function; it gets its own dict, whose arrays it may change.
             keys: the keys that it changes. The others can still be predicted and inverted; when it is left
                 out, all keys count as changed.
 
-        A Stream skips samples for which ``f`` returns an empty dict.
+        A Stream skips samples for which ``func`` returns an empty dict.
         """
-        if not callable(f):
-            raise StepError(f"sample_transform: {f!r} is not a function")
-        shown = f".sample_transform({function_name(f)}{'' if keys is None else f', keys={tuple(keys)!r}'})"
-        change = partial(links.transform_sample, f=f)
-        return self._with(links.Edit(self.node, change, shown, None if keys is None else tuple(keys)))
+        if not callable(func):
+            raise StepError(f"sample_transform: {func!r} is not a function")
+        told = "" if keys is None else f", keys={tuple(keys)!r}"
+        shown = f".sample_transform({function_name(func)}{told})"
+        change = partial(links.transform_sample, f=func)
+        kind = links.Edit if self.node.indexable else links.Drop
+        return self._with(kind(self.node, change, shown, None if keys is None else tuple(keys)))
 
     def rename_key(self, key: str, output_key: str) -> Self:
         """The value of ``key`` under another name."""
@@ -94,3 +96,8 @@ class Transforms(Described):
         """Only this key, or all but this key with ``remove=True``."""
         shown = f".filter_key({key!r}{', remove=True' if remove else ''})"
         return self._with(links.Edit(self.node, partial(links.select_keys, key=key, remove=remove), shown))
+
+    key_transform_if = conditional(key_transform)
+    sample_transform_if = conditional(sample_transform)
+    rename_key_if = conditional(rename_key)
+    filter_key_if = conditional(filter_key)

@@ -1,0 +1,176 @@
+"""Files of images, sound, arrays and text in a sample: which file is meant, and what mlx-data reads from it."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgeo.engine import Kernel, csv_rows, text_lines
+from streamgeo.errors import OpenError, StepError
+from streamgeo.links import readable
+from streamgeo.vocabulary.array_kernels import bytes_of, text_of
+
+Array = NDArray[Any]
+
+
+def path_of(value: Array, prefix: str) -> Path:
+    """The file that a value names, below ``prefix`` unless it is absolute.
+
+    Raises:
+        OpenError: when there is no such file.
+    """
+    path = Path(prefix) / os.fsdecode(bytes_of(value))
+    if not path.is_file():
+        raise OpenError(f"there is no file {str(path)!r}; the working directory is {Path.cwd()}")
+    return path
+
+
+def load_file(value: Array, *, prefix: str) -> Array:
+    """The bytes of a file, as int8."""
+    return text_of(path_of(value, prefix).read_bytes())
+
+
+def load_numpy(value: Array, *, prefix: str, from_memory: bool) -> Array:
+    """The array of a .npy file of any dtype and order; pickled objects are refused."""
+    source: Any = io.BytesIO(bytes_of(value)) if from_memory else path_of(value, prefix)
+    try:
+        array: Array = np.lib.format.read_array(source, allow_pickle=False) if from_memory else _npy(source)
+    except (ValueError, EOFError) as error:
+        told = "the bytes" if from_memory else str(source)
+        raise OpenError(f"{told}: not an array in .npy format ({error})") from error
+    return array
+
+
+def _npy(path: Path) -> Array:
+    with path.open("rb") as file:
+        array: Array = np.lib.format.read_array(file, allow_pickle=False)
+    return array
+
+
+def loaded(
+    values: Mapping[str, Array],
+    *,
+    kernel: Kernel,
+    key: str,
+    prefix: str,
+    from_memory: bool,
+    outputs: tuple[str, ...],
+) -> dict[str, Array]:
+    """What mlx-data reads from the file named under ``key``, or from its bytes."""
+    if from_memory:
+        given, told = text_of(bytes_of(values[key])), "the bytes given"
+    else:
+        path = path_of(values[key], prefix)
+        given, told = text_of(os.fsencode(path.absolute())), str(path)
+    try:
+        made = kernel({key: given})
+    except (RuntimeError, ValueError) as error:
+        raise OpenError(f"{told}: mlx-data cannot read it ({error})") from error
+    return {output: made[output] for output in outputs}
+
+
+def resampled(
+    values: Mapping[str, Array], *, kernel: Kernel, key: str, info_key: str, output: str
+) -> dict[str, Array]:
+    """Sound at another rate."""
+    sound = values[key]
+    if sound.ndim != 2 or sound.dtype != np.float32:
+        raise StepError(
+            f"{key!r} is {sound.dtype} of shape {sound.shape}; it works on float32 of shape (frames, channels), as "
+            "load_audio gives it"
+        )
+    given = {key: sound}
+    if info_key:
+        info = values[info_key]
+        if info.dtype.kind not in "iu" or info.shape not in ((), (3,)):
+            raise StepError(
+                f"{info_key!r} is {info.dtype} of shape {info.shape}; give a rate, or load_audio's info"
+            )
+        given[info_key] = info if info.dtype == np.int32 and not info.ndim else info.astype(np.int64)
+    return {output: kernel(given)[output]}
+
+
+def saved(
+    values: Mapping[str, Array], *, kernel: Kernel, key: str, filename_key: str, prefix: str, name_prefix: str
+) -> dict[str, Array]:
+    """Write an image to the file that ``filename_key`` names; the sample stays as it is."""
+    image, name = values[key], os.fsdecode(bytes_of(values[filename_key]))
+    if image.dtype != np.uint8 or image.ndim != 3:
+        raise StepError(
+            f"{key!r} is {image.dtype} of shape {image.shape}; it writes uint8 (height, width, channels)"
+        )
+    path = Path(prefix) / f"{name_prefix}{name}"
+    if not path.parent.is_dir():
+        raise OpenError(f"there is no folder {str(path.parent)!r}; make it first")
+    before = path.stat().st_mtime_ns if path.exists() else None
+    kernel({key: image, filename_key: text_of(os.fsencode(name))})
+    if not path.exists() or (path.stat().st_mtime_ns == before and not path.stat().st_size):
+        raise OpenError(f"{path}: mlx-data wrote no file; this build of it writes .jpg only")
+    return {}
+
+
+def from_tar(
+    values: Mapping[str, Array],
+    *,
+    kernel: Kernel,
+    tar: str,
+    tar_prefix: str,
+    from_key: bool,
+    own: bool,
+    ikey: str,
+    okey: str,
+) -> dict[str, Array]:
+    """A file from a tar archive, as uint8."""
+    given = {ikey: text_of(bytes_of(values[ikey]))}
+    if from_key:
+        given[tar] = text_of(bytes_of(values[tar]))
+    if own:  # else a fetcher brings the archive
+        path_of(values[tar] if from_key else np.array(tar), tar_prefix)
+    try:
+        return {okey: kernel(given)[okey]}
+    except RuntimeError as error:
+        raise OpenError(f"{tar}: {error}") from error
+
+
+def tokens(array: Array, *, kernel: Kernel, seeded: bool, rng: np.random.Generator | None = None) -> Array:
+    """Text as the numbers of its tokens."""
+    content = bytes_of(array)
+    seed = int(rng.integers(1 << 31)) if seeded and rng is not None else None
+    try:
+        made: Array = kernel({"text": text_of(content)}, seed)["text"]
+    except RuntimeError as error:
+        raise StepError(f"{error}; add what is missing to the vocabulary, or give ignore_unk=True") from error
+    return made
+
+
+def csv_of(
+    value: Array, *, sep: str, quote: str, from_memory: bool, prefix: str, fetcher: Any
+) -> Iterator[dict[str, Array]]:
+    """The rows of a CSV file."""
+    source = _source(value, from_memory, prefix, fetcher)
+    rows = partial(csv_rows, source, sep, quote, prefix if fetcher else "", fetcher)
+    yield from readable(rows)
+
+
+def lines_of(
+    value: Array, *, dst_key: str, unzip: bool, from_memory: bool, prefix: str, fetcher: Any
+) -> Iterator[dict[str, Array]]:
+    """The lines of a text file."""
+    source = _source(value, from_memory, prefix, fetcher)
+    lines = partial(text_lines, source, dst_key, unzip, prefix if fetcher else "", fetcher)
+    yield from readable(lines)
+
+
+def _source(value: Array, from_memory: bool, prefix: str, fetcher: Any) -> str | bytes:
+    if from_memory:
+        return bytes_of(value)
+    if fetcher is not None:
+        return os.fsdecode(bytes_of(value))  # it brings the file when it is opened
+    return str(path_of(value, prefix).absolute())
