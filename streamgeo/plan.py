@@ -18,6 +18,7 @@ from streamgeo.meter import step_span
 from streamgeo.order import generator
 from streamgeo.scene import ArrayScene, Scene
 from streamgeo.step import Context, Step
+from streamgeo.steps.patch import Patch
 from streamgeo.template import Template
 from streamgeo.window import Window
 
@@ -29,13 +30,14 @@ class Run:
     """What one pass over a chain depends on, beside the chain.
 
     ``skip`` leaves failing samples out of batches; ``lazy`` says that a later link wants scenes as they are, to
-    read windows of them.
+    read windows of them; ``slots`` that it has arrays of its own for the pixels of patches.
     """
 
     seed: int = 0
     epoch: int = 0
     skip: bool = field(default=False, compare=False)
     lazy: bool = field(default=False, compare=False)
+    slots: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,42 @@ class Item:
     def copy(self) -> Item:
         """A copy whose dicts may be changed."""
         return Item(
-            self.index, self.values.copy(), self.places.copy(), self.residuals.copy(), self.parts, self.skipped
+            self.index,
+            self.values.copy(),
+            self.places.copy(),
+            self.residuals.copy(),
+            self.parts,
+            self.skipped,
         )
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Unread:
+    """The pixels of a patch that are not read yet: who batches them gives the place to read them to."""
+
+    step: Patch
+    scene: Scene
+    window: Window
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the patch."""
+        return self.window.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the scene."""
+        return self.scene.dtype
+
+    def read(self) -> Array:
+        """The pixels."""
+        with naming(self.step.label, file=self.scene.name, window=self.window), step_span(self.step.label):
+            return self.step.read(self.scene, self.window)
+
+    def read_into(self, out: Array) -> None:
+        """The pixels, written to an array of this shape and dtype."""
+        with naming(self.step.label, file=self.scene.name, window=self.window), step_span(self.step.label):
+            self.step.read_into(self.scene, self.window, out)
 
 
 class StepScene(Scene):
@@ -149,7 +185,23 @@ class StepScene(Scene):
         with naming(self.step.label, file=self.name):
             return self.step.apply(self.parent.read(), self._context(self.parent.window))[1]
 
+    def _read_into(self, window: Window, out: Array) -> None:
+        if self._in_place:
+            self.parent.read_into(out, window)
+            with naming(self.step.label, file=self.name, window=window), step_span(self.step.label):
+                self.step.apply_in_place(out, self._context(window))
+        else:
+            out[...] = self._read(window)
+
+    @cached_property
+    def _in_place(self) -> bool:
+        return self.step.writes_into and self.pushes_down and self.parent.dtype == self.dtype
+
     def _read(self, window: Window) -> Array:
+        if self._in_place:
+            out = np.empty(window.shape, self.dtype)
+            self._read_into(window, out)
+            return out
         if not self.pushes_down:
             whole: Array = CACHE.get(self, self._checked_whole, _nbytes)
             return whole[window.slices(self.dims)]
@@ -205,7 +257,11 @@ def apply_step(item: Item, key: str, output_key: str, step: Step, draw: Draw) ->
     """Run a step on one key of an item: put off on a lazy scene, at once on an array."""
     value = item.values[key]
     place = item.places.get(key)
-    if type(value) is not np.ndarray and isinstance(value, Scene):  # a check against an abstract class is slow
+    if type(value) is Unread:
+        value = value.read()
+    if type(value) is not np.ndarray and isinstance(
+        value, Scene
+    ):  # a check against an abstract class is slow
         item.values[output_key] = later = StepScene(value, step, draw)
         if place is not None:
             item.places[output_key] = replace(
@@ -259,12 +315,19 @@ def as_scene(array: Array, name: str) -> Scene:
 
 def finished(item: Item) -> dict[str, Array]:
     """The sample that the user sees: arrays only, with ``<key>.scene`` and ``<key>.window`` beside the placed."""
-    out: dict[str, Array] = {}
+    return {
+        key: value.read() if isinstance(value, Unread) else value for key, value in outlined(item).items()
+    }
+
+
+def outlined(item: Item) -> dict[str, Array | Unread]:
+    """The same, with patches that are not read yet as they are."""
+    out: dict[str, Array | Unread] = {}
     for key, value in item.values.items():
-        if type(value) is not np.ndarray:
-            value = _array_of(value)
-        array = value
-        out[key] = array if array.flags.writeable and array.flags.c_contiguous else array.copy()
+        if type(value) is np.ndarray:
+            out[key] = value if value.flags.writeable and value.flags.c_contiguous else value.copy()
+        else:
+            out[key] = value if type(value) is Unread else _own(_array_of(value))
         place = item.places.get(key) if item.places else None
         if place is not None:
             out[f"{key}.scene"] = np.array(place.index, np.int64)
@@ -273,9 +336,17 @@ def finished(item: Item) -> dict[str, Array]:
     return out
 
 
+def _own(array: Array) -> Array:
+    return array if array.flags.writeable and array.flags.c_contiguous else array.copy()
+
+
 def loaded(item: Item) -> Item:
     """The item with its scenes read, so that whoever takes it need not wait for files."""
-    scenes = [key for key, value in item.values.items() if isinstance(value, Scene)]
+    scenes = [
+        key
+        for key, value in item.values.items()
+        if type(value) is not np.ndarray and isinstance(value, Scene | Unread)
+    ]
     if not scenes:
         return item
     item = item.copy()
@@ -286,7 +357,7 @@ def loaded(item: Item) -> Item:
 def _array_of(value: Any) -> Array:
     if isinstance(value, StepScene):
         return value.whole() if value.why_whole() else value.read()
-    return value.read() if isinstance(value, Scene) else np.asarray(value)
+    return value.read() if isinstance(value, Scene | Unread) else np.asarray(value)
 
 
 def _nbytes(array: Array) -> int:

@@ -40,6 +40,11 @@ def settle(y: ArrayLike, dtype: np.dtype[Any]) -> Array:
     return np.asarray(y, dtype)
 
 
+def target(out: Array | None, work: Array) -> Array | None:
+    """Where a ufunc may write: ``out`` where it is given and has the dtype that is computed in."""
+    return out if out is not None and out.dtype == work.dtype else None
+
+
 def pointwise(f: Callable[[Any], Any], x: ArrayLike) -> Array:
     """``f`` of the values, computed and given back in the dtypes that :func:`as_floats` says."""
     work, dtype = as_floats(x)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial, wraps
 from importlib import import_module
 from typing import Any, ParamSpec
@@ -69,15 +69,17 @@ class Context:
 
     ``grid`` is the grid of the input, for the inverse too: there it is the grid that the result of the inverse
     is to lie on. Where a model changed the resolution by a factor, that grid has the factor as well.
+    ``out`` is an array to write the result to, which may be the input itself; None asks for a new one.
     """
 
     grid: Grid | None = None
     attrs: Mapping[str, Any] = field(default_factory=dict)
     rng: np.random.Generator | None = None
     residual: Array | None = None
+    out: Array | None = None
 
 
-_KNOWN = ("grid", "attrs", "rng", "residual")
+_KNOWN = ("grid", "attrs", "rng", "residual", "out")
 
 
 @lru_cache(maxsize=1024)
@@ -93,7 +95,11 @@ def _wants(f: Callable[..., Any]) -> frozenset[str]:
     return frozenset(
         name
         for name in _KNOWN
-        if name in parameters and parameters[name].kind in kinds and name not in bound and name != first
+        if name in parameters
+        and parameters[name].kind
+        in (kinds if name != "out" else kinds[:1])  # numpy's own have out by position
+        and name not in bound
+        and name != first
     )
 
 
@@ -202,6 +208,17 @@ class Step:
                 )
             value, residual = value[0], np.asarray(value[1])
         return self._array(value), residual
+
+    @property
+    def writes_into(self) -> bool:
+        """Whether forward can write its result to an array that it is given, and works pixel by pixel."""
+        return self.name is not None and "out" in self.asks and self.reach == POINT and self.moves is None
+
+    def apply_in_place(self, x: Array, context: Context) -> None:
+        """Forward value of an array of the dtype that it returns, written to that array."""
+        value = self.apply(x, replace(context, out=x))[0]
+        if value is not x:
+            x[...] = value
 
     def invert(self, y: Any, context: Context) -> Any:
         """Inverse value.

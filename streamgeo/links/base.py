@@ -144,28 +144,29 @@ def epoch(node: Node, run: Run, cursor: Cursor = None, position: int = 0) -> Gen
             if task is None:
                 return
         except Exception as error:
-            raise _numbered(error, number) from _cause(error)
+            raise numbered(error, number) from cause_of(error)
         try:
             item = task.make()
             sample = finished(item)
         except Exception as error:
-            failed = _numbered(error, number)
+            failed = numbered(error, number)
             if not run.skip:
-                raise failed from _cause(error)
-            failed.__cause__ = _cause(error)
+                raise failed from cause_of(error)
+            failed.__cause__ = cause_of(error)
             item, sample = Item(number, {}, skipped=[failed]), {}
         number += 1
         yield Ready(item, sample, task.after, number)
 
 
-def _numbered(error: Exception, number: int) -> SampleError:
+def numbered(error: Exception, number: int) -> SampleError:
     """As :class:`naming` does it: a sample costs less without the block."""
     if not isinstance(error, SampleError):
         return SampleError(f"sample {number}: {says(error)}", index=number)
     return error if error.index is not None else at_sample(error, number)
 
 
-def _cause(error: Exception) -> BaseException | None:
+def cause_of(error: Exception) -> BaseException | None:
+    """What a :class:`SampleError` made of this error names as its cause."""
     return error.__cause__ if isinstance(error, SampleError) else error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any
@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.errors import BatchError, SampleError, StepError
-from streamgeo.links.base import Cursor, Link, Task
+from streamgeo.links.base import Cursor, Link, Task, cause_of, numbered
 from streamgeo.meter import BATCH, span
 from streamgeo.parameters import literal
-from streamgeo.plan import Item, Run, finished, naming
+from streamgeo.plan import Item, Run, Unread, outlined
 
 Array = NDArray[Any]
+Value = Array | Unread
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,13 +47,14 @@ class Batch(Link):
             low, high = int(self._edges[index]), int(self._edges[index + 1])
         else:
             low, high = index * self.size, min((index + 1) * self.size, len(self.before))
-        return self._stack([partial(self.before.item, i, run) for i in range(low, high)], index, run)
+        slots = replace(run, slots=True)
+        return self._stack([partial(self.before.item, i, slots) for i in range(low, high)], index, run)
 
     def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
         """One function a batch; whichever thread calls it makes all its samples."""
         inner, number = cursor or (None, 0)
         group: list[Task] = []
-        for task in self.before.tasks(run, inner):
+        for task in self.before.tasks(replace(run, slots=True), inner):
             group.append(task)
             if len(group) == self._size_of(number):
                 yield self._task(group, number, run)
@@ -72,84 +74,97 @@ class Batch(Link):
 
     def _stack(self, group: Sequence[Callable[[], Item]], number: int, run: Run) -> Item:
         first = number * self.size if isinstance(self.size, int) else int(self._edges[number])
-        items, samples, skipped = [], [], []
+        rows: list[_Row] = []
+        skipped: list[SampleError] = []
         for position, task in enumerate(group, first):
             try:
-                with naming("", index=position):
-                    item = task()
-                    sample = finished(item)
-            except SampleError as error:
-                if not run.skip:
-                    raise
-                skipped.append(error)
-                continue
-            items.append(item)
-            samples.append(sample)
+                item = task()
+                rows.append(_Row(position, item, outlined(item)))
+            except Exception as error:
+                skipped.append(_failed(error, position, run))
         with span(BATCH):
-            return self._joined(items, samples, number, skipped)
+            values, failed = self._joined(rows, run)
+        kept = [row.item for row in rows if row not in failed]
+        parts = [Item(item.index, {}, item.places, item.residuals) for item in kept]
+        return Item(number, values, parts=parts, skipped=[*skipped, *failed.values()])
 
-    def _joined(
-        self,
-        items: Sequence[Item],
-        samples: Sequence[Mapping[str, Any]],
-        number: int,
-        skipped: Sequence[SampleError],
-    ) -> Item:
-        names = [_whence(item) for item in items]
-        for sample, name in zip(samples, names):
-            if sample.keys() != samples[0].keys():
+    def _joined(self, rows: Sequence[_Row], run: Run) -> tuple[dict[str, Array], dict[_Row, SampleError]]:
+        """An array for each key, and the rows whose pixels could not be read."""
+        for row in rows:
+            if row.values.keys() != rows[0].values.keys():
                 raise BatchError(
-                    f"batch: {name} has the keys {sorted(sample)}, {names[0]} has {sorted(samples[0])}; "
-                    "samples of one batch need the same keys"
+                    f"batch: {row.name} has the keys {sorted(row.values)}, {rows[0].name} has "
+                    f"{sorted(rows[0].values)}; samples of one batch need the same keys"
                 )
-        keys = samples[0] if samples else ()
-        # What came from a file is not padded unasked: nothing would tell the padding from pixels.
-        free = {key for key in keys if key in self.pad or not any(key in item.places for item in items)}
-        values = {
-            key: self._join(key, [sample[key] for sample in samples], names, key in free) for key in keys
-        }
-        parts = [Item(item.index, {}, item.places, item.residuals) for item in items]
-        return Item(number, values, parts=parts, skipped=skipped)
+        failed: dict[_Row, SampleError] = {}
+        values = {key: self._join(key, rows, run, failed) for key in (rows[0].values if rows else ())}
+        if failed:
+            alive = [row not in failed for row in rows]
+            values = {key: array[alive] for key, array in values.items()} if any(alive) else {}
+        return values, failed
 
-    def _join(self, key: str, arrays: Sequence[Array], names: Sequence[str], free: bool) -> Array:
-        first = arrays[0]
-        dim = self.dim.get(key)
-        if dim is not None and not -first.ndim <= dim < first.ndim:
-            raise BatchError(f"batch: dim={dim} for {key!r}, which has {first.ndim} dims in {names[0]}")
-        axis = None if dim is None else dim % first.ndim
-        for array, name in zip(arrays, names):
-            if array.dtype != first.dtype and not (array.dtype.kind == first.dtype.kind == "U"):
-                raise BatchError(
-                    f"batch: {key!r} is {array.dtype} in {name} and {first.dtype} in {names[0]}; "
-                    "bring them to one dtype with sg.cast first"
-                )
-            if array.ndim != first.ndim or not (free or _same_but(array.shape, first.shape, axis)):
-                raise BatchError(
-                    f"batch: {key!r} has shape {array.shape} in {name} and {first.shape} in {names[0]}; "
-                    f"crop or patch to one size, or give pad={{{key!r}: value}}"
-                )
+    def _join(self, key: str, rows: Sequence[_Row], run: Run, failed: dict[_Row, SampleError]) -> Array:
+        arrays = [row.values[key] for row in rows]
+        axis = self._axis(key, rows)
+        for row, array in zip(rows, arrays):
+            self._check(key, array, arrays[0], row, rows[0], axis)
         shape = tuple(max(sizes) for sizes in zip(*(a.shape for a in arrays)))
         dtype = np.result_type(*{a.dtype for a in arrays})
         if axis is None:
-            return self._filled(key, np.empty((len(arrays), *shape), dtype), arrays)
-        ends = np.cumsum([0, *(array.shape[axis] for array in arrays)])
-        out = np.empty((*shape[:axis], int(ends[-1]), *shape[axis + 1 :]), dtype)
-        slots = [out[(slice(None),) * axis + (slice(a, b),)] for a, b in pairwise(ends)]
-        return self._filled(key, out, arrays, slots)
-
-    def _filled(
-        self, key: str, out: Array, arrays: Sequence[Array], slots: Sequence[Array] | None = None
-    ) -> Array:
-        """The arrays in their slots (by default the rows of ``out``); the rest of a slot is padding."""
-        if not arrays[0].ndim:
+            out = np.empty((len(arrays), *shape), dtype)
+            slots = list(out)
+        else:
+            ends = np.cumsum([0, *(array.shape[axis] for array in arrays)])
+            out = np.empty((*shape[:axis], int(ends[-1]), *shape[axis + 1 :]), dtype)
+            slots = [out[(slice(None),) * axis + (slice(a, b),)] for a, b in pairwise(ends)]
+        if not shape:
             out[:] = arrays
-            return out
-        slots = list(out) if slots is None else slots
-        if any(slot.shape != array.shape for slot, array in zip(slots, arrays)):
-            out[...] = self._padding(key, out.dtype)
-        for slot, array in zip(slots, arrays):
-            slot[tuple(slice(0, size) for size in array.shape)] = array
+        else:
+            if any(slot.shape != array.shape for slot, array in zip(slots, arrays)):
+                out[...] = self._padding(key, out.dtype)
+            self._fill(slots, arrays, rows, run, failed)
         return out
+
+    def _axis(self, key: str, rows: Sequence[_Row]) -> int | None:
+        """The axis to concatenate along; None for a new one."""
+        dim, rank = self.dim.get(key), len(rows[0].values[key].shape)
+        if dim is not None and not -rank <= dim < rank:
+            raise BatchError(f"batch: dim={dim} for {key!r}, which has {rank} dims in {rows[0].name}")
+        return None if dim is None else dim % rank
+
+    def _check(self, key: str, array: Value, first: Value, row: _Row, other: _Row, axis: int | None) -> None:
+        if array.dtype != first.dtype and not (array.dtype.kind == first.dtype.kind == "U"):
+            raise BatchError(
+                f"batch: {key!r} is {array.dtype} in {row.name} and {first.dtype} in {other.name}; "
+                "bring them to one dtype with sg.cast first"
+            )
+        alike = len(array.shape) == len(first.shape) and (
+            key in self.pad or _same_but(array.shape, first.shape, axis) or _vector(key, array, row)
+        )
+        if not alike:
+            raise BatchError(
+                f"batch: {key!r} has shape {array.shape} in {row.name} and {first.shape} in {other.name}; "
+                f"crop or patch to one size, or give pad={{{key!r}: value}}"
+            )
+
+    def _fill(
+        self,
+        slots: Sequence[Array],
+        arrays: Sequence[Value],
+        rows: Sequence[_Row],
+        run: Run,
+        failed: dict[_Row, SampleError],
+    ) -> None:
+        """Each array in its slot; patches are read straight to theirs."""
+        for slot, array, row in zip(slots, arrays, rows):
+            place = slot if slot.shape == array.shape else slot[tuple(slice(0, n) for n in array.shape)]
+            if isinstance(array, np.ndarray):
+                place[...] = array
+            elif row not in failed:
+                try:
+                    array.read_into(place)
+                except Exception as error:
+                    failed[row] = _failed(error, row.position, run)
 
     def _padding(self, key: str, dtype: np.dtype[Any]) -> Any:
         """What ``key`` is filled up with: zero, as in mlx-data, where ``pad`` does not say."""
@@ -170,10 +185,38 @@ class Batch(Link):
         return f".batch({size}{rest})"
 
 
-def _whence(item: Item) -> str:
-    for place in item.places.values():
-        return f"sample {item.index} ({place.scene.name})"
-    return f"sample {item.index}"
+@dataclass(frozen=True, eq=False, slots=True)
+class _Row:
+    """A sample of a batch, its pixels perhaps not read yet."""
+
+    position: int
+    item: Item
+    values: Mapping[str, Value]
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        for place in self.item.places.values():
+            return f"sample {self.item.index} ({place.scene.name})"
+        return f"sample {self.item.index}"
+
+
+def _failed(error: Exception, position: int, run: Run) -> SampleError:
+    """The error of a sample that is to be skipped.
+
+    Raises:
+        SampleError: that error, where failing samples are not to be skipped.
+    """
+    failed = numbered(error, position)
+    if not run.skip:
+        raise failed from cause_of(error)
+    failed.__cause__ = cause_of(error)
+    return failed
+
+
+def _vector(key: str, array: Value, row: _Row) -> bool:
+    """Whether it may be padded unasked, as in mlx-data: a vector of numbers that did not come from a file."""
+    return len(array.shape) == 1 and array.dtype.kind in "biufc" and key not in row.item.places
 
 
 def _same_but(shape: Sequence[int], other: Sequence[int], axis: int | None) -> bool:

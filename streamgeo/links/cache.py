@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -81,10 +81,12 @@ class Cache(Link):
 
     def item(self, index: int, run: Run) -> Item:
         """The item at ``index``, computed where it is not kept."""
+        run = replace(run, slots=False)  # what is kept has its pixels
         return self._kept(index, run, partial(self.before.item, index, run))
 
     def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
         """Those of the link before, which run only for what is not kept."""
+        run = replace(run, slots=False)
         if not self.indexable:
             return self._replayed(run, cursor)
         if cursor is None and self._state.count < 0:

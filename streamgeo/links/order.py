@@ -180,9 +180,7 @@ class Prefetch(Link):
         return f".prefetch({self.size}, {self.threads}{bound})"
 
 
-def _kept(
-    mine: meter.Meter | None, lazy: bool, task: Task
-) -> Callable[[], tuple[Item | Exception, Cursor]]:
+def _kept(mine: meter.Meter | None, lazy: bool, task: Task) -> Callable[[], tuple[Item | Exception, Cursor]]:
     return partial(_made, task, lazy) if mine is None else partial(_metered, mine, task, lazy)
 
 

@@ -15,8 +15,7 @@ import numpy as np
 from streamgeo.chunks import ByteCache
 from streamgeo.errors import ChainError
 from streamgeo.links.base import Cursor, Link, Task, need
-from streamgeo.meter import step_span
-from streamgeo.plan import Item, Place, Run, as_scene, grid_of_window, naming
+from streamgeo.plan import Item, Place, Run, Unread, as_scene, grid_of_window, naming
 from streamgeo.scene import Scene
 from streamgeo.steps.patch import Layout, Patch
 from streamgeo.window import Window
@@ -108,20 +107,20 @@ class Expand(Link):
 
     def _stream_tasks(self, run: Run, cursor: Cursor) -> Iterator[Task]:
         scenes, first, index = cursor or (None, 0, 0)
-        for task in self.before.tasks(replace(run, lazy=True), scenes):
+        for task in self.before.tasks(replace(run, lazy=True, slots=False), scenes):
             item = task()
             layout = self._layout(item)
             for part in range(first, len(layout)):
                 index += 1
                 after = [scenes, part + 1, index]
-                yield Task(partial(self._cut, item, layout, part, index - 1), after)
+                yield Task(partial(self._cut, item, layout, part, index - 1, run.slots), after)
             scenes, first = task.after, 0
 
     def scene(self, number: int, run: Run) -> tuple[Item, Layout]:
         """The whole sample, lazy where it came from a file, and the layout of its patches."""
 
         def compute() -> tuple[Item, Layout]:
-            item = self.before.item(number, run)
+            item = self.before.item(number, replace(run, lazy=True, slots=False))
             return item, self._layout(item)
 
         key = (number, run if self.before.random else None)
@@ -131,7 +130,7 @@ class Expand(Link):
     def cut(self, number: int, part: int, index: int, run: Run) -> Item:
         """Patch ``part`` of scene ``number``."""
         item, layout = self.scene(number, run)
-        return self._cut(item, layout, part, index)
+        return self._cut(item, layout, part, index, run.slots)
 
     def _layout(self, item: Item) -> Layout:
         scenes = [self._as_scene(item, key) for key in self.keys]
@@ -154,7 +153,7 @@ class Expand(Link):
             else as_scene(np.asarray(value), f"{key} of sample {item.index}")
         )
 
-    def _cut(self, item: Item, layout: Layout, part: int, index: int) -> Item:
+    def _cut(self, item: Item, layout: Layout, part: int, index: int, slots: bool) -> Item:
         out = Item(index, dict(item.values), dict(item.places), dict(item.residuals))
         box = layout[part]
         cut = {dim: box[dim] for dim in (layout.dims[axis] for axis in layout.patched)}
@@ -165,8 +164,8 @@ class Expand(Link):
                 if scene.dims == layout.dims
                 else Window({dim: cut.get(dim, slice(0, size)) for dim, size in zip(scene.dims, scene.shape)})
             )
-            with naming(self.step.label, file=scene.name, window=window), step_span(self.step.label):
-                out.values[output] = self.step.read(scene, window)
+            later = Unread(self.step, scene, window)
+            out.values[output] = later if slots else later.read()
             number = item.places[key].index if key in item.places else item.index
             kept = {n: out.residuals.pop(n) for n in list(out.residuals) if n.startswith(f"{key}.residual.")}
             out.places[output] = Place(scene, number, window, partial(grid_of_window, scene, window), kept)

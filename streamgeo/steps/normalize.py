@@ -8,7 +8,7 @@ import numpy as np
 
 from streamgeo.errors import StepError
 from streamgeo.parameters import in_unit
-from streamgeo.pointwise import Array, Numbers, PerBand, along_bands, as_floats, numbers, pointwise, settle
+from streamgeo.pointwise import Array, Numbers, PerBand, along_bands, as_floats, numbers, settle, target
 from streamgeo.step import POINT, Step, register
 
 
@@ -68,9 +68,9 @@ def _linear(offset: Numbers, scale: Numbers) -> Step:
     )
 
 
-def _scale(x: Array, *, offset: Numbers, scale: Numbers) -> Array:
+def _scale(x: Array, *, offset: Numbers, scale: Numbers, out: Array | None = None) -> Array:
     work, dtype = as_floats(x)
-    y = work - along_bands(offset, work, "normalize")
+    y = np.subtract(work, along_bands(offset, work, "normalize"), out=target(out, work))
     y /= along_bands(scale, work, "normalize")
     return settle(y, dtype)
 
@@ -110,10 +110,11 @@ def clip(low: float | None = None, high: float | None = None) -> Step:
     )
 
 
-def _clip(x: Array, *, low: float | None, high: float | None) -> Array:
-    return pointwise(partial(_limit, low=low, high=high), x)
-
-
-def _limit(work: Array, *, low: float | None, high: float | None) -> Array:
-    y = work if low is None else np.maximum(work, np.asarray(low, work.dtype))
-    return y if high is None else np.minimum(y, np.asarray(high, work.dtype))
+def _clip(x: Array, *, low: float | None, high: float | None, out: Array | None = None) -> Array:
+    work, dtype = as_floats(x)
+    y, into = work, target(out, work)
+    if low is not None:
+        y = np.maximum(y, np.asarray(low, work.dtype), out=into)
+    if high is not None:
+        y = np.minimum(y, np.asarray(high, work.dtype), out=into)
+    return settle(y, dtype)

@@ -57,7 +57,7 @@ class Layout:
             number, at = divmod(number, cut.count)
             start = cut.start(at)
             box[dim] = (start, start + cut.size)
-        return Window({dim: box[dim] for dim in self.dims})
+        return Window._of({dim: box[dim] for dim in self.dims})
 
     @property
     def dropped(self) -> int:
@@ -90,6 +90,13 @@ class Patch(Step):
             return scene.read(window)
         inside = window.clip(scene.dims, scene.shape)
         return _fill_up(scene.read(inside), window, inside, self.fill)
+
+    def read_into(self, scene: Scene, window: Window, out: Array) -> None:
+        """The same, written to an array of the window's shape and the scene's dtype."""
+        if window.within(scene.dims, scene.shape):
+            scene.read_into(out, window)
+        else:
+            out[...] = self.read(scene, window)
 
 
 @register("patch")

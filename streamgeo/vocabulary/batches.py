@@ -28,7 +28,8 @@ class Batches(Described):
 
         Args:
             batch_size: samples in a batch (or a list, the size of each batch).
-            pad: by key, a value to fill up arrays of different shapes with. Without it they are an error.
+            pad: by key, a value to fill up arrays of different shapes with. Without it they are an error, but
+                for vectors that did not come from a file: these are filled up with zero, as in mlx-data.
             dim: by key, an existing axis to concatenate along instead.
             drop_last: leave out a last batch that is not full.
 
