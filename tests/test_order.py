@@ -8,12 +8,52 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import streamgeo as sg
-from streamgeo.order import generator, permuted
+from streamgeo.order import WINDOW, generator, localized, permuted, position_of
 
 
 @given(st.integers(1, 400), st.integers(-(2**70), 2**70), st.integers(0, 10**6))
 def test_it_is_a_permutation(size: int, seed: int, epoch: int) -> None:
     assert sorted(permuted(i, size, seed, epoch) for i in range(size)) == list(range(size))
+
+
+@given(st.integers(1, 3000), st.integers(-(2**70), 2**70), st.integers(0, 10**6), st.integers(0, 10**6))
+def test_it_runs_backwards(size: int, seed: int, epoch: int, index: int) -> None:
+    index %= size
+    assert permuted(position_of(index, size, seed, epoch), size, seed, epoch) == index
+
+
+@given(st.integers(1, 700), st.integers(0, 10**6), st.integers(0, 10**6), st.integers(1, 50))
+def test_a_local_order_is_a_permutation(size: int, seed: int, epoch: int, block: int) -> None:
+    assert sorted(localized(i, size, seed, epoch, block) for i in range(size)) == list(range(size))
+
+
+def test_a_local_order_keeps_neighbours_near_and_mixes_scenes() -> None:
+    size, block = 4096, 32  # 16 scenes of 256 patches
+    order = np.array([localized(i, size, 5, 1, block) for i in range(size)])
+    place = np.argsort(order)
+    spread = np.ptp(place.reshape(-1, block), axis=1)
+    assert spread.max() < WINDOW * block
+    scenes = [len(set(batch)) for batch in (order // 256).reshape(-1, 32)]
+    assert np.mean(scenes) > 7
+    full = np.array([permuted(i, size, 5, 1) for i in range(size)])
+    assert np.ptp(np.argsort(full).reshape(-1, block), axis=1).mean() > 3500
+
+
+def test_which_order_shuffle_takes() -> None:
+    patches = sg.buffer_from_vector([{"x": np.arange(4096.0).reshape(64, 64)}] * 4).key_transform(
+        "x", sg.patch(2)
+    )
+    first = [tuple(s["x.window"][:, 0].tolist()) for s in patches.shuffle(seed=1).take(16)]
+    local = [tuple(s["x.window"][:, 0].tolist()) for s in patches.shuffle(seed=1, locality=32).take(16)]
+    full = [tuple(s["x.window"][:, 0].tolist()) for s in patches.shuffle(seed=1, locality=None).take(16)]
+    assert first == local != full
+    plain = sg.buffer_from_vector([{"n": i} for i in range(64)])
+    order = [int(s["n"]) for s in plain.shuffle(seed=1)]
+    assert order == [permuted(i, 64, 1, 0) for i in range(64)]
+    assert repr(plain.shuffle(seed=1, locality=None)).endswith(".shuffle(seed=1, locality=None)")
+    for wrong in (0, -1, 1.5, True, "near"):
+        with pytest.raises(sg.ChainError, match="locality="):
+            plain.shuffle(seed=1, locality=wrong)
 
 
 def test_it_mixes_well() -> None:

@@ -20,7 +20,7 @@ from streamgeo.links.order import (
     shuffled,
     strided,
 )
-from streamgeo.links.patches import Expand
+from streamgeo.links.patches import Expand, shares_chunks
 from streamgeo.links.refill import Packing, Refill, by_function, dynamic_batch, packed
 from streamgeo.links.sources import Files, Iterable, MlxBuffer, Vector
 from streamgeo.links.steps import Edit, Map, rename, select_keys, transform_sample
@@ -82,6 +82,7 @@ __all__ = [
     "same_size",
     "select_keys",
     "shard_size",
+    "shares_chunks",
     "shuffled",
     "strided",
     "transform_sample",

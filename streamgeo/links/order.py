@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from streamgeo import engine, meter
 from streamgeo.links.base import Cursor, Link, Task
-from streamgeo.order import generator, permuted
+from streamgeo.order import generator, localized, permuted
 from streamgeo.plan import Item, Run, loaded
 
 
@@ -41,9 +41,11 @@ class Select(Link):
         return self.shown
 
 
-def shuffled(position: int, size: int, run: Run, *, seed: int) -> int:
-    """Index at ``position`` of the permutation of this epoch."""
-    return permuted(position, size, seed, run.epoch)
+def shuffled(position: int, size: int, run: Run, *, seed: int, block: int | None = None) -> int:
+    """Index at ``position`` of the permutation of this epoch; with ``block`` neighbours stay near."""
+    if block is None:
+        return permuted(position, size, seed, run.epoch)
+    return localized(position, size, seed, run.epoch, block)
 
 
 def listed(position: int, size: int, run: Run, *, order: NDArray[np.int64]) -> int:

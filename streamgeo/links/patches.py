@@ -14,7 +14,7 @@ import numpy as np
 
 from streamgeo.chunks import ByteCache
 from streamgeo.errors import ChainError
-from streamgeo.links.base import Cursor, Link, Task, need
+from streamgeo.links.base import Cursor, Link, Node, Task, need
 from streamgeo.plan import Item, Place, Run, Unread, as_scene, grid_of_window, naming
 from streamgeo.scene import Scene
 from streamgeo.steps.patch import Layout, Patch
@@ -174,6 +174,11 @@ class Expand(Link):
     def text(self) -> str:
         """The call that made it."""
         return self.shown
+
+
+def shares_chunks(node: Node) -> bool:
+    """Whether neighbours among its samples are neighbours in a file: patches of one scene."""
+    return any(isinstance(link, Expand) for link in node.path)
 
 
 def _cost(found: tuple[Item, Layout]) -> int:

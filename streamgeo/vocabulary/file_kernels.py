@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,17 +65,62 @@ def loaded(
     from_memory: bool,
     outputs: tuple[str, ...],
 ) -> dict[str, Array]:
-    """What mlx-data reads from the file named under ``key``, or from its bytes."""
-    if from_memory:
-        given, told = text_of(bytes_of(values[key])), "the bytes given"
-    else:
-        path = path_of(values[key], prefix)
-        given, told = text_of(os.fsencode(path.absolute())), str(path)
+    """What mlx-data reads from the file named under ``key``, or from its bytes.
+
+    Raises:
+        OpenError: when it cannot, or finds nothing.
+    """
+    path = None if from_memory else path_of(values[key], prefix)
+    told = "the bytes given" if path is None else str(path)
+    content = bytes_of(values[key]) if path is None else path.read_bytes() if _is_jpeg(path) else b""
+    if content[:2] == b"\xff\xd8" and not whole_jpeg(content):
+        raise OpenError(f"{told}: the JPEG image is cut off")
     try:
-        made = kernel({key: given})
+        made = _from_memory(kernel, key, content) if path is None else _from_path(kernel, key, path)
     except (RuntimeError, ValueError) as error:
         raise OpenError(f"{told}: mlx-data cannot read it ({error})") from error
+    if not all(made[output].size and made[output].any() for output in outputs if made[output].ndim == 1):
+        raise OpenError(f"{told}: mlx-data finds no size in it; it is damaged, or of another format")
+    if not all(made[output].size for output in outputs):
+        raise OpenError(f"{told}: mlx-data finds nothing in it; it is damaged, or of another format")
     return {output: made[output] for output in outputs}
+
+
+def _from_path(kernel: Kernel, key: str, path: Path) -> dict[str, Array]:
+    return kernel({key: text_of(os.fsencode(path.absolute()))})
+
+
+def _from_memory(kernel: Kernel, key: str, content: bytes) -> dict[str, Array]:
+    if content[:2] != b"\xff\xd8" or kernel.operation != "load_image":
+        return kernel({key: np.frombuffer(content, np.uint8)})
+    # mlx-data 0.1.0 reads damaged JPEG images in memory without end; those in files it refuses.
+    file = Kernel(kernel.operation, {**kernel.arguments, "from_memory": False})
+    with tempfile.NamedTemporaryFile(suffix=".jpg") as copy:
+        copy.write(content)
+        copy.flush()
+        return _from_path(file, key, Path(copy.name))
+
+
+def _is_jpeg(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\xff\xd8"
+
+
+def whole_jpeg(content: bytes) -> bool:
+    """Whether a JPEG image has its end: its segments follow each other, and behind the pixels comes EOI.
+
+    ITU-T T.81, B.1.1: each segment before the pixels begins with FF and its kind, and says its length.
+    """
+    at = 2
+    while content[at : at + 1] == b"\xff":
+        kind = content[at + 1 : at + 2]
+        if kind == b"\xff":  # a fill byte
+            at += 1
+        elif kind == b"\xda":  # the pixels begin; in them FF is followed by 00 or RST
+            return content.find(b"\xff\xd9", at) > 0
+        else:
+            at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    return False
 
 
 def resampled(
@@ -98,21 +145,32 @@ def resampled(
 
 
 def saved(
-    values: Mapping[str, Array], *, kernel: Kernel, key: str, filename_key: str, prefix: str, name_prefix: str
+    values: Mapping[str, Array],
+    *,
+    kernel: Kernel,
+    key: str,
+    filename_key: str,
+    prefix: str,
+    name_prefix: str,
 ) -> dict[str, Array]:
     """Write an image to the file that ``filename_key`` names; the sample stays as it is."""
-    image, name = values[key], os.fsdecode(bytes_of(values[filename_key]))
-    if image.dtype != np.uint8 or image.ndim != 3:
+    image, name = values[key], Path(os.fsdecode(bytes_of(values[filename_key])))
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3) or not image.size:
         raise StepError(
-            f"{key!r} is {image.dtype} of shape {image.shape}; it writes uint8 (height, width, channels)"
+            f"{key!r} is {image.dtype} of shape {image.shape}; it writes uint8 of shape (height, width, 1 or 3)"
         )
-    path = Path(prefix) / f"{name_prefix}{name}"
+    name = name.with_name(name_prefix + name.name)
+    path = Path(prefix) / name
     if not path.parent.is_dir():
         raise OpenError(f"there is no folder {str(path.parent)!r}; make it first")
-    before = path.stat().st_mtime_ns if path.exists() else None
-    kernel({key: image, filename_key: text_of(os.fsencode(name))})
-    if not path.exists() or (path.stat().st_mtime_ns == before and not path.stat().st_size):
-        raise OpenError(f"{path}: mlx-data wrote no file; this build of it writes .jpg only")
+    part = name.with_name(f".{uuid4().hex}{name.suffix}")  # whoever looks finds a whole file or none
+    try:
+        kernel({key: image, filename_key: text_of(os.fsencode(part))})
+        os.replace(Path(prefix) / part, path)
+    except FileNotFoundError:
+        raise OpenError(f"{path}: mlx-data wrote no file; this build of it may write .jpg only") from None
+    finally:
+        (Path(prefix) / part).unlink(missing_ok=True)
     return {}
 
 

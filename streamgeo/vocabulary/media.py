@@ -140,7 +140,6 @@ class Media(Described):
             "key": key,
             "filename_key": filename_key,
             "prefix": folder,
-            "filenamePrefix": filenamePrefix,
         }
         f = partial(
             k.saved,

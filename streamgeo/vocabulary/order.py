@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from streamgeo import links
 from streamgeo.digest import digest
 from streamgeo.errors import ChainError
 from streamgeo.vocabulary.base import Described, conditional, count_of, part_of, times_of
+
+_BLOCK = 32  # patches: a few rows of chunks of a scene
 
 
 class BufferOrder(Described):
@@ -23,16 +25,32 @@ class BufferOrder(Described):
         pick = partial(links.strided, start=chosen.start, step=chosen.step)
         return self._with(links.Select(self.node, pick, partial(links.fixed_size, size=len(chosen)), shown))
 
-    def shuffle(self, seed: int = 0) -> Self:
+    def shuffle(self, seed: int = 0, locality: int | Literal["auto"] | None = "auto") -> Self:
         """A random order, another one each epoch; a pure function of (seed, epoch, position).
 
         No list is kept: it costs the same for ten samples and for 100 million.
+
+        Args:
+            seed: names the order.
+            locality: how many consecutive samples are kept together. Blocks of so many are permuted, and samples
+                mixed among 16 blocks at a time, so that what patches share (the chunks of their file) is decoded
+                once even when it does not all fit into memory. ``"auto"`` takes 32 behind ``patch``, and else
+                None: a permutation of all samples, each order as likely as any other.
+
+        Raises:
+            ChainError: for a seed or a locality that is no whole number, or a locality below 1.
         """
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
             raise ChainError(f"shuffle: seed={seed!r} must be a whole number")
-        pick = partial(links.shuffled, seed=int(seed))
+        block = (_BLOCK if links.shares_chunks(self.node) else None) if locality == "auto" else locality
+        if block is not None and (
+            isinstance(block, bool) or not isinstance(block, (int, np.integer)) or block < 1
+        ):
+            raise ChainError(f'shuffle: locality={locality!r} must be a whole number above 0, None or "auto"')
+        told = "" if locality == "auto" else f", locality={locality}"
+        pick = partial(links.shuffled, seed=int(seed), block=None if block is None else int(block))
         return self._with(
-            links.Select(self.node, pick, links.same_size, f".shuffle(seed={int(seed)})", int(seed))
+            links.Select(self.node, pick, links.same_size, f".shuffle(seed={int(seed)}{told})", int(seed))
         )
 
     def perm(self, perm: Sequence[int]) -> Self:
