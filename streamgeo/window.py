@@ -83,7 +83,7 @@ class Window(Mapping[str, slice]):
     @property
     def shape(self) -> tuple[int, ...]:
         """Number of pixels in each dim."""
-        return tuple(hi - lo for lo, hi in self._box.values())
+        return tuple([hi - lo for lo, hi in self._box.values()])  # quicker than a generator, and asked often
 
     def slices(self, dims: Sequence[str]) -> tuple[slice, ...]:
         """Index of an array with these ``dims``; a dim that the window does not name is taken whole."""

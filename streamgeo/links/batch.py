@@ -107,6 +107,8 @@ class Batch(Link):
         arrays = [row.values[key] for row in rows]
         axis = self._axis(key, rows)
         for row, array in zip(rows, arrays):
+            if array.shape == arrays[0].shape and array.dtype == arrays[0].dtype:
+                continue
             self._check(key, array, arrays[0], row, rows[0], axis)
         shape = tuple(max(sizes) for sizes in zip(*(a.shape for a in arrays)))
         dtype = np.result_type(*{a.dtype for a in arrays})

@@ -120,7 +120,9 @@ class Expand(Link):
         """The whole sample, lazy where it came from a file, and the layout of its patches."""
 
         def compute() -> tuple[Item, Layout]:
-            item = self.before.item(number, replace(run, lazy=True, slots=False))
+            item = self.before.item(number, replace(run, lazy=True, slots=False)).copy()
+            for name in self.keys:
+                item.values[name] = self._as_scene(item, name)
             return item, self._layout(item)
 
         key = (number, run if self.before.random else None)
