@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
 import signal
 import subprocess
 import sys
@@ -144,6 +145,32 @@ def test_a_forked_child_reads_the_same(scenes: dict[str, str], kind: str, name: 
 def test_a_forked_child_reads_the_same_fifty_times(scenes: dict[str, str], name: str) -> None:
     for number in range(50):
         fork(scenes[KINDS[number % 4]], name)
+
+
+REAL = (
+    "helio/AIA2*.fits",
+    "helio/eit*.fits",
+    "remote_sensing/RGB.byte.tif",
+    "remote_sensing/rmnp-dem.tif",
+    "geoscience/A1B_north_america.nc",
+)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_a_hundred_ends_over_real_files(samples: Path) -> None:
+    dice = random.Random(0)
+    for _ in range(100):
+        pattern = str(samples / dice.choice(REAL))
+        name = dice.choice([*ENDS, *FORKS, "kill"])
+        wait = dice.uniform(0, 1.5)
+        if name in FORKS:
+            fork(pattern, name)
+        elif name == "kill":
+            program = PROGRAM.format(pattern=pattern) + f"send(signal.SIGKILL, {wait})\nread_on()"
+            assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60).returncode == -9
+        else:
+            end(pattern, name, wait)
 
 
 def _sum(chain: sg.Buffer, queue: object) -> None:
