@@ -62,7 +62,7 @@ class Runner:
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
-        return {**state, "resume": self.resume or self.at.count > 0}
+        return {**state, "at": self._where(), "resume": True}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -103,10 +103,12 @@ class Runner:
 
     def state(self) -> dict[str, Any]:
         """Where it stands, as a dict."""
-        at = self.at
-        if at.count == 0 and not self.resume and not self._open:
-            at = Position(self.next_epoch)
-        return to_dict(at, self.node.seed, self._fingerprint())
+        return to_dict(self._where(), self.node.seed, self._fingerprint())
+
+    def _where(self) -> Position:
+        """Behind the last sample; at the next epoch when nobody reads the one that was begun last."""
+        idle = self.at.count == 0 and not self.resume and not self._open
+        return Position(self.next_epoch) if idle else self.at
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on where a state says."""
