@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.chunks import CACHE
+from streamgeo.slots import SLOTS
 
 Array = NDArray[Any]
 At = tuple[int, ...]  # number of a chunk along each axis
@@ -39,7 +40,9 @@ class Chunked(ABC):
 
     @abstractmethod
     def decode(self, at: At) -> Array:
-        """The values of one chunk: full size, or cut to the array at its edge; not kept, free of the GIL.
+        """The values of one chunk: full size, or cut to the array at its edge; of any strides, free of the GIL.
+
+        What is kept is a copy of it.
 
         A chunk that is not stored may come as one value spread by ``np.broadcast_to``: it costs nothing.
 
@@ -54,6 +57,10 @@ class Chunked(ABC):
 
     def _decoded(self, at: At) -> Array:
         array = self.decode(at)
+        if any(array.strides):  # else one value, spread
+            slot = SLOTS.empty(array.shape, array.dtype)
+            np.copyto(slot, array)
+            array = slot
         array.flags.writeable = False
         return array
 
@@ -64,7 +71,8 @@ class Chunked(ABC):
         stand there, so that each value is touched once.
         """
         for at, source, target in overlaps(box, self.chunks):
-            put(out[target], self.chunk(at)[source])
+            chunk = self.chunk(at)  # held while it is copied from: its memory may go round otherwise
+            put(out[target], chunk[source])
 
 
 def overlaps(box: Box, chunks: tuple[int, ...]) -> Iterator[tuple[At, Slices, Slices]]:

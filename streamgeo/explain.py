@@ -98,6 +98,13 @@ def _shape(item: Item | None, key: str) -> tuple[str, str]:
     return shown_sizes(dims, np.shape(value)), str(np.asarray(value).dtype)
 
 
+def _file(scene: Scene) -> Scene:
+    """The scene below all steps."""
+    while isinstance(scene, StepScene):
+        scene = scene.parent
+    return scene
+
+
 def _pushdown(link: Expand) -> list[str]:
     if not link.before.indexable or not len(link.before):
         return []
@@ -108,6 +115,8 @@ def _pushdown(link: Expand) -> list[str]:
         if not isinstance(value, Scene):
             notes.append(f"{key}: an array in memory; patches are cut from it.")
             continue
+        reader = _file(value).reader
+        notes += [f"{key}: pixels are read as {reader}."] if reader else []
         why = value.why_whole() if isinstance(value, StepScene) else None
         if why is None:
             notes.append(

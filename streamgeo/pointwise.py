@@ -37,7 +37,8 @@ def as_floats(x: ArrayLike) -> tuple[Array, np.dtype[Any]]:
 
 def settle(y: ArrayLike, dtype: np.dtype[Any]) -> Array:
     """The result in the dtype that :func:`as_floats` promised."""
-    return np.asarray(y, dtype)
+    array = np.asarray(y)
+    return array if array.dtype == dtype else array.astype(dtype)  # the very array, where it fits
 
 
 def target(out: Array | None, work: Array) -> Array | None:

@@ -500,7 +500,7 @@ def test_truncated_at_any_place(samples: Path, tmp_path: Path, name: str) -> Non
     for length in np.linspace(1, 0.99 * len(whole), 25).astype(int):
         path = tmp_path / f"{length}.tif"
         path.write_bytes(whole[:length])
-        with pytest.raises(OpenError, match=r"(open_geotiff|read Window\(.*\)): .*cannot be read") as caught:
+        with pytest.raises(OpenError, match=r"(open_geotiff|read .*): .*cannot be read") as caught:
             open_scene(str(path)).read()
         assert caught.value.__cause__ is not None
 

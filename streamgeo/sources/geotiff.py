@@ -5,18 +5,22 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgeo.chunked import At
 from streamgeo.errors import OpenError, StreamGeoError
 from streamgeo.grid import Grid
 from streamgeo.locate import GeoLocator
 from streamgeo.scene import Array, Scene
-from streamgeo.sources.handles import POOL
+from streamgeo.sources.geotiff_chunks import Stored, TiffChunks, boxes, layout
+from streamgeo.sources.handles import POOL, identity
+from streamgeo.sources.layouts import Mapped, Put, Uncovered, current
 from streamgeo.template import Template
 from streamgeo.window import Window
 
@@ -67,6 +71,7 @@ class GeoTiffScene(Scene):
     ) -> None:
         self.name = Path(path).name
         self._path, self._overview, self._raw = path, overview, raw
+        self._mark = identity(path)
         if overview is not None:
             _check_overview(path, overview)
         with dataset(path, overview, "open_geotiff") as src:
@@ -79,6 +84,7 @@ class GeoTiffScene(Scene):
             header = _header(src, self._bands)
             self._grid = _grid(src, len(self._bands), one=_is_int(bands))
             self._files = tuple(dict.fromkeys((path, *src.files)))
+            count, driver = src.count, src.driver
         self.dims, self.shape = self._grid.dims, self._grid.shape
         self._stored = np.dtype(header["dtype"])
         if self._stored.kind == "c" and not raw:
@@ -88,6 +94,11 @@ class GeoTiffScene(Scene):
         self.dtype = self._stored if raw else np.dtype(np.float32)
         self._masked = frozenset(band for band, masked in zip(self._bands, header.pop("masked")) if masked)
         self._packing = tuple(zip(header["scales"], header["offsets"]))
+        self._count, self._driver = count, driver
+        self._nodata = tuple(
+            _exact_nodata(nodata, self._stored) if simple else None
+            for simple, nodata in zip(header.pop("nodata_only"), header["nodatavals"])
+        )
         header |= {
             "bands": self._bands,
             "read_mask": partial(mask_at, path=path, overview=overview, band=self._bands[0]),
@@ -109,20 +120,163 @@ class GeoTiffScene(Scene):
         """The file, and those that GDAL reads with it: masks and overviews beside it, parts of a VRT."""
         return self._files
 
+    @property
+    def reader(self) -> str:
+        """How its pixels are read."""
+        if isinstance(self._layout, str):
+            return f"rasterio reads them, because {self._layout}"
+        how = "memory-mapped"
+        if isinstance(self._layout, TiffChunks):
+            _, rows, cols = self._layout.chunks
+            how = f"chunks of {rows} x {cols} ({self._layout.codec})"
+        other = not self._raw and any(
+            band in self._masked and nodata is None for band, nodata in zip(self._bands, self._nodata)
+        )
+        return f"{how}, their masks by rasterio" if other else how
+
+    @cached_property
+    def _layout(self) -> TiffChunks | Mapped | str:
+        """Where the pixels lie; text where only rasterio reads them: the reason."""
+        if self._driver not in ("GTiff", "COG") or not Path(self._path).is_file():
+            return f"it is a file of the kind {self._driver}"
+        nodata = self._template.carry["nodatavals"][0]
+        shape = (self.shape[-2], self.shape[-1])
+        like = (self._count, shape, self._stored.name, nodata)
+        library = partial(_chunk, path=self._path, overview=self._overview)
+        try:
+            return layout(self._path, self._mark, self._overview, like, library)
+        except Uncovered as reason:
+            return str(reason)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_layout"}
+
     def _read(self, window: Window) -> Array:
-        chosen = window.get("band", slice(None))
-        bands = list(self._bands[chosen])
-        if 0 in window.shape:
-            return np.empty(window.shape, self.dtype)
-        box = tuple((window[dim].start, window[dim].stop) for dim in ("y", "x"))
-        masked = [] if self._raw else [band for band in bands if band in self._masked]
-        with dataset(self._path, self._overview, f"read {window}") as src:
-            stored = _pixels(src, bands, box, self._stored.name)
-            masks = dict(zip(masked, src.read_masks(masked, window=box))) if masked else {}
-        if not self._raw:
-            stored = physical(stored, self._packing[chosen], [masks.get(band) for band in bands], self.name)
-        out: Array = stored if "band" in window else stored[0]
+        out = np.empty(window.shape, self.dtype)
+        self._read_into(window, out)
         return out
+
+    def _read_into(self, window: Window, out: Array) -> None:
+        if 0 in window.shape:
+            return
+        if current(self._path) != self._mark:
+            raise OpenError(f"read: {self.name} has changed since it was opened; open it again")
+        chosen = window.get("band", slice(None))
+        bands = range(len(self._bands))[chosen]
+        box = tuple((window[dim].start, window[dim].stop) for dim in ("y", "x"))
+        planes = out if "band" in window else out[None]
+        if isinstance(self._layout, str):
+            stored, masks = self._by_rasterio(bands, box, pixels=True)
+        else:
+            puts = {self._put_of(number) for number in bands}
+            if len(puts) == 1 and (put := puts.pop()) is not None:
+                self._fetch(bands, box, planes, put)
+                return
+            stored = np.empty(planes.shape, self._stored)
+            self._fetch(bands, box, stored, np.copyto)
+            masks = self._masks_of(stored, bands, box)
+        if self._raw:
+            planes[...] = stored
+        else:
+            planes[...] = physical(stored, self._packing[chosen], masks, self.name)
+
+    def _put_of(self, number: int) -> Put | None:
+        """How a band goes from its chunk to where it is wanted in one go; None where it needs more."""
+        if self._raw:
+            return np.copyto
+        if self._packing[number] != (1.0, 0.0) or self._stored == np.float64:
+            return None
+        if self._bands[number] not in self._masked:
+            return _put_plain
+        nodata = self._nodata[number]
+        if nodata is None or (self._stored.kind == "f" and nodata == nodata):
+            return None
+        return _put_plain if nodata != nodata else _Masking(nodata)
+
+    def _fetch(self, bands: range, box: Any, out: Array, put: Put) -> None:
+        """Stored values of some bands, copied by ``put``; neighbouring bands at once."""
+        assert not isinstance(self._layout, str)
+        numbers = [self._bands[number] for number in bands]
+        for at, count in _runs(numbers):
+            whole = ((numbers[at] - 1, numbers[at] - 1 + count), *box)
+            if isinstance(self._layout, Mapped):
+                self._layout.read(tuple(slice(*part) for part in whole), out[at : at + count], put)
+            else:
+                self._layout.read(whole, out[at : at + count], put)
+
+    def _masks_of(self, stored: Array, bands: range, box: Any) -> list[Array | None]:
+        """For each band its mask, 0 where missing; None where there is none."""
+        masks: list[Array | None] = []
+        for plane, number in zip(stored, bands):
+            nodata = self._nodata[number]
+            if self._raw or self._bands[number] not in self._masked:
+                masks.append(None)
+            elif nodata is None or _nearly(plane, nodata):
+                masks += self._by_rasterio(range(number, number + 1), box, pixels=False)[1]
+            else:
+                masks.append((plane != nodata).astype(np.uint8))
+        return masks
+
+    def _by_rasterio(self, bands: range, box: Any, *, pixels: bool) -> tuple[Array, list[Array | None]]:
+        numbers = [self._bands[number] for number in bands]
+        masked = [] if self._raw else [number for number in numbers if number in self._masked]
+        with dataset(self._path, self._overview, f"read rows and columns {box}") as src:
+            stored = _pixels(src, numbers, box, self._stored.name) if pixels else np.empty(0)
+            found = dict(zip(masked, src.read_masks(masked, window=box))) if masked else {}
+        return stored, [found.get(number) for number in numbers]
+
+
+@dataclass(frozen=True)
+class _Masking:
+    """Copies values, with NaN for nodata."""
+
+    nodata: float
+
+    def __call__(self, out: Array, values: Array) -> None:
+        np.copyto(out, values, casting="unsafe")
+        missing = values == self.nodata
+        if missing.any():
+            np.copyto(out, np.nan, where=missing)
+
+
+def _put_plain(out: Array, values: Array) -> None:
+    np.copyto(out, values, casting="unsafe")
+
+
+def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Place and count of each run of neighbours."""
+    start = 0
+    for i in range(1, len(numbers) + 1):
+        if i == len(numbers) or numbers[i] != numbers[i - 1] + 1:
+            yield start, i - start
+            start = i
+
+
+def _exact_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
+    """The value that is missing where it can be told by comparing; None leaves it to GDAL."""
+    if nodata is None or dtype.kind not in "iuf":
+        return None
+    if dtype.kind == "f":
+        return nodata if dtype.itemsize >= 4 else None
+    limits = np.iinfo(dtype)
+    exact = nodata == nodata and nodata == int(nodata) and limits.min <= nodata <= limits.max
+    return int(nodata) if exact and dtype.itemsize < 8 else None
+
+
+def _nearly(values: Array, nodata: float) -> bool:
+    """Whether some float is so near nodata, and not equal, that only GDAL can say what it takes it for."""
+    if values.dtype.kind != "f" or nodata != nodata:
+        return False
+    with np.errstate(invalid="ignore", over="ignore"):
+        near = np.abs(values - values.dtype.type(nodata)) <= 1e-5 * abs(nodata)
+    return bool((near & (values != nodata)).any())
+
+
+def _chunk(stored: Stored, at: At, *, path: str, overview: int | None) -> Array:
+    """A chunk that was not decoded here, read by rasterio: bands, rows and columns as they are."""
+    bands, box = boxes(at, stored)
+    with dataset(path, overview, f"read tile {at}") as src:
+        return _pixels(src, list(bands), box, stored.dtype.newbyteorder("=").name)
 
 
 def _pixels(src: Any, bands: list[int], box: Any, dtype: str) -> Array:
@@ -265,6 +419,7 @@ def _header(src: Any, bands: Sequence[int]) -> dict[str, Any]:
         "interleave": src.interleaving.value if src.interleaving else None,
         "mask": "none" if not any(own) else "dataset" if whole else "bands",
         "masked": tuple(masked),
+        "nodata_only": tuple(kinds == [MaskFlags.nodata] for kinds in flags),
     }
 
 

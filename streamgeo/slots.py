@@ -1,0 +1,70 @@
+"""Memory for chunks that are kept: handed out in slots, and used again when their chunk is let go.
+
+Fresh memory costs more than it seems: the system clears it page by page when it is first written to, which takes
+as long as a good part of decoding. Slots are cut from large blocks, which come in huge pages, and go round.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+_BLOCK = 32 << 20  # bytes that are taken from the system at once
+_SMALL = 32 << 10  # what is smaller comes from the allocator, which has its own ways
+_SPARE = 128 << 20  # bytes of free slots that are held at most, beside those of the size that is wanted
+
+
+class Slots:
+    """Arrays whose memory goes round. An array is in use as long as it, or a view of it, is referred to."""
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._free: dict[int, list[memoryview]] = {}
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """An array that is not filled."""
+        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        if not _SMALL <= nbytes <= _BLOCK // 4:
+            return np.empty(shape, dtype)
+        size = -(-nbytes // 64) * 64
+        slot = self._take(size)
+        # An array of a memoryview is the end of the chain of bases: every view of it keeps it alive.
+        array = np.frombuffer(slot, np.uint8, nbytes)
+        weakref.finalize(array, self._give, slot).atexit = False
+        return array.view(dtype).reshape(shape)
+
+    def _take(self, size: int) -> memoryview:
+        with self._lock:
+            free = self._free.setdefault(size, [])
+            if not free:
+                self._shed(size)
+                block = memoryview(np.empty(_BLOCK, np.uint8))
+                free += [block[at : at + size] for at in range(0, _BLOCK - size + 1, size)]
+            return free.pop()
+
+    def _shed(self, wanted: int) -> None:
+        """Let go of free slots of other sizes, when they are many; a block goes with the last of its slots."""
+        spare = sum(size * len(free) for size, free in self._free.items())
+        if spare > _SPARE:
+            for size in [size for size in self._free if size != wanted]:
+                del self._free[size]
+
+    def _give(self, slot: memoryview) -> None:
+        free = self._free.get(slot.nbytes)  # no lock: this may run inside one, when memory is collected
+        if free is not None:
+            free.append(slot)
+
+
+SLOTS = Slots()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=SLOTS._reset)

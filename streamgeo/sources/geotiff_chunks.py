@@ -1,0 +1,309 @@
+"""Tiles and strips of TIFF files: found by their header, read and decoded without GDAL, by any number of threads.
+
+Formats: TIFF 6.0 (Adobe 1992), BigTIFF, TIFF Technical Notes 1 and 3 (predictors; Adobe 1995 and 2005).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgeo.chunked import At, Chunked
+from streamgeo.sources.handles import POOL
+from streamgeo.sources.layouts import Identity, Mapped, Uncovered, changed, open_bytes
+
+Array = NDArray[Any]
+Library = Callable[[At], Array]  # the values of a chunk as the reference library reads it
+
+_CODECS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate", 32773: "packbits", 34887: "lerc",
+           34925: "lzma", 50000: "zstd", 50001: "webp", 7: "jpeg"}  # fmt: skip
+_PREDICTORS = {1: "", 2: ", predictor 2", 3: ", predictor 3"}
+_LARGEST = 1 << 31  # bytes of a decoded chunk
+_YCBCR, _CIELAB = 6, 8
+
+
+class Damaged(Exception):
+    """The bytes of a chunk are not what its header says."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the header says of one image of the file.
+
+    Attributes:
+        dtype: in the byte order of the file.
+        bands: of the image; ``planar`` says that each has chunks of its own.
+        rows, cols: of a full chunk; strips are as wide as the image, and the last one is cut short (``strips``).
+        fill: what a pixel holds whose chunk is not stored.
+    """
+
+    shape: tuple[int, int]
+    bands: int
+    dtype: np.dtype[Any]
+    planar: bool
+    strips: bool
+    rows: int
+    cols: int
+    codec: int
+    predictor: int
+    tables: bytes | None
+    color: int | None
+    fill: float
+
+
+class TiffChunks(Chunked):
+    """One image of a TIFF file, as ``(band, y, x)``.
+
+    Chunks in which the bands of a pixel lie side by side are turned round once, when they are kept: patches are
+    copied far more often.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        identity: Identity,
+        which: int,
+        stored: Stored,
+        places: NDArray[np.int64],
+        library: Library,
+    ) -> None:
+        self.path, self.identity = path, identity
+        self.shape = (stored.bands, *stored.shape)
+        self.chunks = (1 if stored.planar else stored.bands, stored.rows, stored.cols)
+        self.dtype = stored.dtype.newbyteorder("=")
+        self.codec = _CODECS[stored.codec] + _PREDICTORS[stored.predictor]
+        self.key = ("geotiff", path, *identity, which)
+        self._stored, self._places, self._library = stored, places, library
+        self._across = -(-stored.shape[1] // stored.cols)
+        self._down = -(-stored.shape[0] // stored.rows)
+
+    def decode(self, at: At) -> Array:
+        """The values of one chunk; see :meth:`Chunked.decode`. What GDAL alone can make sense of, GDAL reads."""
+        plane, row, col = at
+        offset, size = self._places[(plane * self._down + row) * self._across + col].tolist()
+        rows = min(self._stored.rows, self._stored.shape[0] - row * self._stored.rows)
+        full = (rows if self._stored.strips else self._stored.rows, self._stored.cols, self.chunks[0])
+        if not size and not offset:
+            return np.broadcast_to(np.array(self._stored.fill).astype(self.dtype), (full[2], *full[:2]))
+        try:
+            pixels = self._pixels(self._bytes(offset, size), full)
+        except (Damaged, ValueError, RuntimeError, TypeError, MemoryError):  # codecs have errors of their own
+            return self._library(at)
+        return pixels.transpose(2, 0, 1)
+
+    def _bytes(self, offset: int, size: int) -> bytes:
+        if size <= 0 or offset <= 0 or offset + size > self.identity[0]:
+            raise Damaged(f"{size} bytes at {offset} of a file of {self.identity[0]}")
+        with POOL.lease("bytes", self.path, open_bytes, os.close) as fd:
+            stat = os.fstat(fd)
+            if (stat.st_size, stat.st_mtime_ns) != self.identity:
+                raise changed(self.path)
+            data = os.pread(fd, size, offset)
+        if len(data) != size:
+            raise Damaged(f"{len(data)} bytes of {size} at {offset}")
+        return data
+
+    def _pixels(self, data: bytes, shape: tuple[int, int, int]) -> Array:
+        """Decoded values as ``(y, x, band)``, in native byte order."""
+        import imagecodecs
+
+        stored = self._stored
+        codec = _CODECS[stored.codec]
+        if codec in ("jpeg", "webp", "lerc"):
+            return _image(codec, data, shape, stored)
+        count = shape[0] * shape[1] * shape[2] * self.dtype.itemsize
+        if codec == "none":
+            raw: Any = data[:count]
+        else:
+            raw = getattr(imagecodecs, f"{codec}_decode")(data, out=count)
+        if len(raw) != count:
+            raise Damaged(f"{len(raw)} bytes of {count} came out of {codec}")
+        if stored.predictor == 3:  # works on the bytes, whatever their order
+            values = np.frombuffer(raw, stored.dtype).reshape(shape)
+            out: Array = imagecodecs.floatpred_decode(values, axis=1, out=np.empty(shape, stored.dtype))
+            return out.astype(self.dtype, copy=False)
+        values = np.frombuffer(raw, stored.dtype).reshape(shape).astype(self.dtype, copy=False)
+        if stored.predictor == 2:
+            return np.asarray(imagecodecs.delta_decode(_unsigned(values), axis=1)).view(self.dtype)
+        return values
+
+
+def _unsigned(values: Array) -> Array:
+    """The same bits as unsigned integers: differences are taken modulo two to the number of bits."""
+    return values.view(f"u{values.dtype.itemsize}")
+
+
+def _image(codec: str, data: bytes, shape: tuple[int, int, int], stored: Stored) -> Array:
+    """A chunk that is an image file of its own."""
+    import imagecodecs
+
+    if codec == "jpeg":
+        # Stored as YCbCr, it is given out as RGB, as GDAL does.
+        colors = (stored.color, 2) if stored.color == _YCBCR else (None, None)
+        pixels = imagecodecs.jpeg8_decode(
+            data, tables=stored.tables, colorspace=colors[0], outcolorspace=colors[1]
+        )
+    elif codec == "webp":
+        pixels = imagecodecs.webp_decode(data, hasalpha=shape[2] == 4)
+    else:
+        pixels = imagecodecs.lerc_decode(data, masks=False)
+    pixels = np.asarray(pixels)
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    # A strip or tile of JPEG at the edge may be cut short.
+    if (
+        pixels.dtype != stored.dtype.newbyteorder("=")
+        or pixels.shape[2] != shape[2]
+        or pixels.shape[:2] != shape[:2]
+    ):
+        raise Damaged(f"{codec}: {pixels.shape} {pixels.dtype} came out for {shape}")
+    return pixels
+
+
+# -- the header -----------------------------------------------------------------------------------------
+
+
+def layout(
+    path: str,
+    identity: Identity,
+    overview: int | None,
+    like: tuple[int, tuple[int, int], str, float | None],
+    library: Callable[[Stored, At], Array],
+) -> TiffChunks | Mapped:
+    """Where the chunks of an image lie.
+
+    Args:
+        path, identity: the file, and size and time of modification that it must have.
+        overview: as for :func:`streamgeo.open_geotiff`.
+        like: what the reference library says of the image: bands, shape, dtype, nodata.
+        library: reads a chunk that cannot be decoded here.
+
+    Raises:
+        Uncovered: for what only the reference library reads; the message says why.
+    """
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            page = _page(file, overview)
+            stored = _stored(page, like)
+            places = _places(page, stored)
+            mapped = _contiguous(path, identity, page, stored)
+    except Uncovered:
+        raise
+    except Exception as error:  # a header that tifffile cannot follow may still be one for GDAL
+        raise Uncovered(f"its header is unusual ({type(error).__name__}: {error})") from error
+    if mapped is not None:
+        return mapped
+    return TiffChunks(
+        path, identity, -1 if overview is None else overview, stored, places, _Bound(library, stored)
+    )
+
+
+@dataclass(frozen=True)
+class _Bound:
+    library: Callable[[Stored, At], Array]
+    stored: Stored
+
+    def __call__(self, at: At) -> Array:
+        return self.library(self.stored, at)
+
+
+def _page(file: Any, overview: int | None) -> Any:
+    if overview is None:
+        return file.pages[0]
+    if Path(f"{file.filehandle.path}.ovr").exists():
+        raise Uncovered("its overviews lie in a file of their own")
+    file.pages.useframes = False
+    return [page for page in file.pages[1:] if int(page.subfiletype) & 5 == 1][overview]
+
+
+def _stored(page: Any, like: tuple[int, tuple[int, int], str, float | None]) -> Stored:
+    bands, shape, dtype, nodata = like
+    codec, predictor = int(page.compression), int(page.predictor)
+    if codec not in _CODECS:
+        raise Uncovered(f"its compression is {page.compression.name}")
+    if predictor not in _PREDICTORS or (predictor > 1 and codec in (1, 7, 32773, 34887, 50001)):
+        raise Uncovered(f"predictor {predictor} with {_CODECS[codec]}")
+    if page.fillorder != 1:
+        raise Uncovered("its bits are in reversed order")
+    if page.dtype is None or page.bitspersample != page.dtype.itemsize * 8:
+        raise Uncovered(f"it has {page.bitspersample} bits a sample")
+    stored = page.dtype.newbyteorder(page.parent.byteorder)
+    height, width = page.imagelength, page.imagewidth
+    if (page.samplesperpixel, (height, width), stored.newbyteorder("=").name) != (bands, shape, dtype):
+        raise Uncovered("its header does not say what GDAL says")
+    if page.imagedepth != 1 or page.tiledepth != 1:
+        raise Uncovered("it has more than two dims")
+    if predictor == 2 and stored.itemsize == 8:
+        raise Uncovered("predictor 2 with 64 bits")
+    photometric = int(page.photometric)
+    _check_color(page, codec, photometric)
+    strips = not page.is_tiled
+    rows, cols = (min(page.rowsperstrip, height), width) if strips else (page.tilelength, page.tilewidth)
+    planar = int(page.planarconfig) == 2 and bands > 1
+    if rows * cols * (1 if planar else bands) * stored.itemsize > _LARGEST:
+        raise Uncovered("its chunks are larger than 2 GiB")
+    fill = 0.0 if nodata is None else nodata
+    color = photometric if codec == 7 and photometric == _YCBCR else None
+    return Stored((height, width), bands, stored, planar, strips, rows, cols, codec, predictor,
+                  page.jpegtables, color, fill)  # fmt: skip
+
+
+def _check_color(page: Any, codec: int, photometric: int) -> None:
+    """Colours that GDAL turns into others while it reads."""
+    if photometric == _CIELAB or (photometric == _YCBCR and codec != 7):
+        raise Uncovered(f"its colours are {page.photometric.name}")
+    if codec == 7 and (int(page.planarconfig) == 2 or photometric not in (0, 1, 2, _YCBCR)):
+        raise Uncovered(f"JPEG of {page.photometric.name} by planes")
+
+
+def _places(page: Any, stored: Stored) -> NDArray[np.int64]:
+    """Offset and size of each chunk; 16 bytes a chunk."""
+    down, across = -(-stored.shape[0] // stored.rows), -(-stored.shape[1] // stored.cols)
+    count = down * across * (stored.bands if stored.planar else 1)
+    offsets, sizes = page.dataoffsets, page.databytecounts
+    if len(offsets) < count or len(sizes) < count:
+        raise Uncovered(f"{len(offsets)} of its {count} chunks are listed")
+    places = np.empty((count, 2), np.int64)
+    places[:, 0], places[:, 1] = offsets[:count], sizes[:count]
+    return places
+
+
+def _contiguous(path: str, identity: Identity, page: Any, stored: Stored) -> Mapped | None:
+    """Uncompressed strips that lie one behind another are one array in the file."""
+    if stored.codec != 1 or not stored.strips:
+        return None
+    offsets, sizes = np.array(page.dataoffsets, np.int64), np.array(page.databytecounts, np.int64)
+    planes = stored.bands if stored.planar else 1
+    total = stored.shape[0] * stored.shape[1] * stored.bands * stored.dtype.itemsize
+    down = -(-stored.shape[0] // stored.rows)
+    row = stored.shape[1] * (stored.bands // planes) * stored.dtype.itemsize
+    full = np.minimum(stored.rows, stored.shape[0] - np.arange(down) * stored.rows) * row
+    need = np.tile(full, planes)
+    if len(offsets) != len(need) or not offsets[0] or int(offsets[0]) + total > identity[0]:
+        return None
+    if np.any(sizes != need) or np.any(offsets[1:] != (offsets[:-1] + need[:-1])):
+        return None
+    size = stored.dtype.itemsize
+    height, width = stored.shape
+    if stored.planar:
+        strides = (height * width * size, width * size, size)
+    else:
+        strides = (size, width * stored.bands * size, stored.bands * size)
+    return Mapped(path, identity, int(offsets[0]), (stored.bands, height, width), strides, stored.dtype)
+
+
+def boxes(at: At, stored: Stored) -> tuple[Sequence[int], tuple[tuple[int, int], tuple[int, int]]]:
+    """Bands (from 1) and rows and columns of a chunk, as rasterio takes them."""
+    plane, row, col = at
+    bands = [plane + 1] if stored.planar else list(range(1, stored.bands + 1))
+    height, width = stored.shape
+    rows = (row * stored.rows, min((row + 1) * stored.rows, height))
+    return bands, (rows, (col * stored.cols, min((col + 1) * stored.cols, width)))

@@ -1,0 +1,131 @@
+"""How the numbers of one variable lie in its file: memory-mapped, or in a way that only the library reads.
+
+(In chunks: see :class:`streamgeo.chunked.Chunked`.)
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgeo.errors import OpenError
+from streamgeo.sources.handles import POOL, identity
+
+Array = NDArray[Any]
+Identity = tuple[int, int]
+Put = Callable[[Array, Array], None]
+_RESIDENT = 64 << 20  # bytes of maps that may stay in the memory of the process
+
+
+class Uncovered(Exception):
+    """A layout that is not read here; the message is the reason, for people."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Numbers that only the reference library reads."""
+
+    identity: Identity
+    reason: str
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """Numbers that lie in the file as they are, at regular distances.
+
+    Attributes:
+        path, identity: the file, and size and time of modification that it must have.
+        offset, strides: where the first number begins, and bytes from one to the next along each axis.
+        dtype: in the byte order of the file.
+    """
+
+    path: str
+    identity: Identity
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def read(self, index: tuple[slice, ...], out: Array, put: Put = np.copyto) -> None:
+        """Put the numbers at ``index`` into ``out``.
+
+        Raises:
+            OpenError: when the file has changed since its header was read.
+        """
+        with POOL.lease("map", self.path, _map, _let_go) as mapped:
+            if mapped.identity != self.identity:
+                raise changed(self.path)
+            part = np.ndarray(self.shape, self.dtype, mapped.bytes, self.offset, self.strides)[index]
+            put(out, part)
+            mapped.touched(part)
+
+
+@dataclass(eq=False)
+class _Map:
+    identity: Identity
+    bytes: mmap.mmap
+
+    def touched(self, part: Array) -> None:
+        """Count what was read: pages of a map count as memory of the process until they are let go."""
+        global _since
+        rows = part.size // max(part.shape[-1], 1)
+        with _COUNTING:
+            # A page that is touched brings its neighbours along, up to 64 KiB.
+            _since += min(part.nbytes + rows * (64 << 10), self.identity[0])
+            if _since < _RESIDENT:
+                return
+            _since = 0
+            maps = list(_MAPS)
+        for one in maps:
+            one.bytes.madvise(mmap.MADV_DONTNEED)  # the system keeps them cached as far as it has room
+
+
+_MAPS: weakref.WeakSet[_Map] = weakref.WeakSet()
+_COUNTING = threading.Lock()
+_since = 0
+
+
+def _after_fork() -> None:
+    global _COUNTING
+    _COUNTING = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _map(path: str) -> _Map:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        stat = os.fstat(fd)
+        mapped = _Map((stat.st_size, stat.st_mtime_ns), mmap.mmap(fd, 0, access=mmap.ACCESS_READ))
+    finally:
+        os.close(fd)
+    with _COUNTING:
+        _MAPS.add(mapped)
+    return mapped
+
+
+def _let_go(mapped: _Map) -> None:
+    """The mapping ends with the last reference to it."""
+
+
+def changed(path: str) -> OpenError:
+    """The error of a file that is written to while it is read."""
+    return OpenError(f"read: {path} changed while it was read; open it again")
+
+
+def open_bytes(path: str) -> int:
+    """A file descriptor to read from."""
+    return os.open(path, os.O_RDONLY)
+
+
+current = identity  # what a file's size and time of modification are now
