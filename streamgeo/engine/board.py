@@ -11,7 +11,8 @@ dtype, any metadata and any exception can come through. The guards, each for a f
   skipped, so closing waits for the running task only;
 * ``next`` of mlx-data waits for one ticket, and not the one whose turn it is. Where workers pause because enough
   bytes wait, a thread of its own asks for tickets, and the consumer waits on the board;
-* a ticket costs tens of microseconds: where tasks take less, one ticket stands for a group of them;
+* a ticket costs tens of microseconds: where tasks take less, one ticket stands for a group of them, and where
+  they take next to nothing, the consumer runs them itself until one takes longer;
 * a child forked from under a live stream has the stream but not its threads. The stream is left alone for good,
   and from then on the child runs its tasks in the consumer's own thread: more threads there make the exit crash.
 """
@@ -33,6 +34,7 @@ import numpy as np
 from streamgeo.gate import GATE
 
 _QUICK = 100e-6  # seconds: a ticket costs about as much
+_NOTHING = 50e-6  # seconds: less than handing a task over takes
 _MANY = 32  # so many quick tasks in a row are no accident
 _GROUP = 16
 
@@ -58,8 +60,9 @@ class _Board(Generic[T]):
         self.drawn = self.turn = self.held = self.running = self.largest = 0
         self.groups: dict[int, int] = {}  # how many tasks a ticket stands for, where it is more than one
         self.group = 1
-        self.quick = 0  # tasks in a row that took next to no time
-        self.ended = self.closed = self.resting = False
+        self.quick = 0  # tasks in a row that took less than a ticket
+        self.spent = 0.0  # seconds that these took
+        self.ended = self.closed = self.resting = self.inline = False
         self.inner = GATE.entered  # a task reads it
         self.renew()
 
@@ -140,11 +143,44 @@ class _Board(Generic[T]):
                     error = raised
                 self._finish(number, value, error, nbytes)
         finally:
-            self.quick = self.quick + 1 if perf_counter() - began < _QUICK else 0
+            self.timed(perf_counter() - began)
             if self.max_bytes is not None:
                 with self.changed:
                     self.running -= 1
             GATE.leave()
+
+    def timed(self, took: float) -> None:
+        """Note how long a task took."""
+        if took < _QUICK:
+            self.quick += 1
+            self.spent += took
+        else:
+            self.quick, self.spent, self.inline = 0, 0.0, False
+
+    def here(self) -> T:
+        """Run the next task in the consumer's own thread.
+
+        Raises:
+            StopIteration: at the end.
+        """
+        task = self.open.pop(self.turn, None)
+        if task is None:
+            if self.ended:
+                raise StopIteration
+            self.ended = True  # whatever next() raises; nobody else draws
+            task = next(self.tasks)
+            self.ended = False
+            self.drawn = self.turn + 1
+        self.turn += 1
+        GATE.enter(self.inner)
+        began = perf_counter()
+        try:
+            return task()
+        except StopIteration as error:
+            raise RuntimeError("a task raised StopIteration") from error  # it would end the epoch unseen
+        finally:
+            GATE.leave()
+            self.timed(perf_counter() - began)
 
     def _pause(self, number: int, most: int) -> None:
         """Wait until one more result fits beside those that wait and those that are being made."""
@@ -252,6 +288,8 @@ class Engine(Generic[T]):
         if self._pid != os.getpid():
             self._take_up_after_fork()
         while board.turn not in board.done:
+            if _INLINE or board.inline:
+                return self._here(board)
             self._advance(board)
             if board.closed:
                 raise StopIteration
@@ -265,14 +303,16 @@ class Engine(Generic[T]):
             raise error
         return value  # type: ignore[return-value]
 
+    def _here(self, board: _Board[T]) -> T:
+        try:
+            return board.here()
+        except StopIteration:
+            self.close()
+            raise
+
     def _advance(self, board: _Board[T]) -> None:
-        """Wait for one ticket, or run the next task here where there may be no threads."""
-        if _INLINE:
-            if board.turn not in board.open:
-                board.draw()
-            board.work(board.turn)
-            return
-        if board.quick >= _MANY and board.group == 1 and board.max_bytes is None:
+        """Wait for one ticket."""
+        if board.quick >= _MANY and board.max_bytes is None:
             self._regroup(board)
         if self._stream is None:
             self._stream = _start(board, -(-self._size // board.group), self._threads)
@@ -285,13 +325,13 @@ class Engine(Generic[T]):
             board.changed.wait_for(lambda: board.turn in board.done or board.closed or not asker.asking)
 
     def _regroup(self, board: _Board[T]) -> None:
-        """Let one ticket stand for several tasks: they take less time than the ticket."""
-        board.quick = 0
-        group = min(_GROUP, self._size // (self._threads + 1))
-        if group > 1:
+        """Tasks take less time than a ticket: let one stand for several, or do without."""
+        group, mean = min(_GROUP, self._size // (self._threads + 1)), board.spent / board.quick
+        board.quick, board.spent = 0, 0.0
+        if mean < _NOTHING or (group > 1 and board.group == 1):
             board.resting = True
             self._stream = None  # waits for its threads, which have little to do
-            board.resting, board.group = False, group
+            board.resting, board.inline, board.group = False, mean < _NOTHING, max(group, 1)
 
     def _take_up_after_fork(self) -> None:
         """In a child: forget the parent's stream and locks; what was open in the parent runs here again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import importlib
 import io
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -80,17 +81,22 @@ class Kernel:
 
     operation: str
     arguments: Mapping[str, Any]
-    _given: dict[int, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
-    _buffer: Any = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._given: dict[int, dict[str, Any]] = {}
+        self._buffer: Any = None  # no fields: they say nothing of what it does
 
     def __call__(self, values: Mapping[str, Any], seed: int | None = None) -> dict[str, Any]:
         """The sample after the operation; ``seed`` is for those that draw random numbers."""
         thread = threading.get_ident()
         self._given[thread] = {key: _contiguous(value, key, self.operation) for key, value in values.items()}
         try:
-            if seed is not None:
-                _seed(seed)
-            made: dict[str, Any] = self._ready()[0]
+            if seed is None:
+                made: dict[str, Any] = self._ready()[0]
+            else:
+                with _SEEDING.lock:
+                    _seed(seed)
+                    made = self._ready()[0]
         finally:
             self._given.pop(thread, None)
         return made
@@ -124,10 +130,28 @@ def _close_kernels() -> None:
         kernel.close()
 
 
+@dataclass
+class _Seeding:
+    """mlx-data has one random state for all threads: from the seed to the draw nobody else may set it."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+_SEEDING = _Seeding()
+
+
+def _after_fork() -> None:
+    _SEEDING.lock = threading.Lock()  # a thread that is not here may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def _seed(seed: int) -> None:
     from mlx.data import core
 
-    core.set_state(seed)  # of this thread only
+    core.set_state(seed)
 
 
 def _contiguous(value: Any, key: str, operation: str) -> Any:
@@ -139,11 +163,13 @@ def _contiguous(value: Any, key: str, operation: str) -> Any:
     return np.require(array, requirements=["C", "W"])
 
 
-@dataclass(frozen=True, eq=False)
 class Trie:
     """A CharTrie that pickles: it is its keys with their numbers."""
 
-    trie: Any
+    __slots__ = ("trie",)
+
+    def __init__(self, trie: Any) -> None:
+        self.trie = trie
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _trie_of, (tuple(keys_of_trie(self.trie)),)
@@ -174,11 +200,13 @@ def _trie_of(keys: tuple[tuple[bytes, int], ...]) -> Trie:
     return Trie(trie)
 
 
-@dataclass(frozen=True, eq=False)
 class Merges:
     """BPEMerges, which mlx-data does not let out again."""
 
-    trie: Any
+    __slots__ = ("merges",)
+
+    def __init__(self, merges: Any) -> None:
+        self.merges = merges
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise ChainError("tokenize_bpe: BPEMerges cannot be pickled; build the chain in each process")
@@ -189,7 +217,7 @@ class Merges:
 
 def thawed(value: Any) -> Any:
     """An argument as mlx-data takes it."""
-    return value.trie if isinstance(value, Trie | Merges) else value
+    return value.trie if isinstance(value, Trie) else value.merges if isinstance(value, Merges) else value
 
 
 OWN = (
