@@ -23,14 +23,15 @@ class _Mine(threading.local):
     """How many tasks this thread is in: more than one where a task reads a stream of its own."""
 
     depth = 0
+    inner = False
     forking = False
 
 
 class Gate:
     """Counts the threads that are in a task; ``with GATE:`` is one.
 
-    A thread that is in a task already goes in at once, and so do the workers of a stream that a task reads
-    (``inner``): the task waits for them, so they must come to their end.
+    A thread that is in a task already goes in at once. So do the workers of a stream that a task reads
+    (``inner``), while there is a task outside of theirs: it may wait for them, so they must come to their end.
     """
 
     def __init__(self) -> None:
@@ -42,6 +43,7 @@ class Gate:
     def _reset(self) -> None:
         self._changed = threading.Condition(threading.Lock())
         self._inside = 0
+        self._outer = 0  # of these, those that are no inner ones
         self._forks = 0
 
     @property
@@ -53,9 +55,11 @@ class Gate:
         """Begin a task; waits while the process forks."""
         if not self._mine.depth:
             with self._changed:
-                while self._forks and not inner:
+                while self._forks and not (inner and self._outer):
                     self._changed.wait()
                 self._inside += 1
+                self._outer += not inner
+                self._mine.inner = inner
         self._mine.depth += 1
 
     def leave(self) -> None:
@@ -66,6 +70,7 @@ class Gate:
         if not self._mine.depth:
             with self._changed:
                 self._inside -= 1
+                self._outer -= not self._mine.inner
                 if self._forks:
                     self._changed.notify_all()
 
@@ -94,7 +99,7 @@ class Gate:
             if self._mine.forking:
                 return
             self._mine.forking = True
-            self._inside -= self.entered
+            self._count(-1)
             self._changed.notify_all()
             if not self._changed.wait_for(lambda: not self._inside, PATIENCE):
                 warnings.warn(
@@ -109,13 +114,19 @@ class Gate:
             self._forks -= 1
             if self._mine.forking:
                 self._mine.forking = False
-                self._inside += self.entered
+                self._count(1)
             self._changed.notify_all()
 
     def _after_fork_in_child(self) -> None:
         self._reset()  # there are no other threads any more
         self._mine.forking = False
-        self._inside = int(self.entered)
+        self._count(1)
+
+    def _count(self, sign: int) -> None:
+        """Leave out the thread that forks, or count it again."""
+        if self.entered:
+            self._inside += sign
+            self._outer += sign * (not self._mine.inner)
 
 
 GATE = Gate()

@@ -99,8 +99,11 @@ class _Board(Generic[T]):
     def _draw_one(self) -> None:
         number = self.drawn
         self.drawn += 1
+        began = perf_counter()
         try:
             self.open[number] = next(self.tasks)
+            if (took := perf_counter() - began) > _QUICK:
+                self.timed(took)
         except StopIteration:
             self._finish(number, None, _End())
         except BaseException as error:
@@ -163,24 +166,27 @@ class _Board(Generic[T]):
         Raises:
             StopIteration: at the end.
         """
-        task = self.open.pop(self.turn, None)
-        if task is None:
-            if self.ended:
-                raise StopIteration
-            self.ended = True  # whatever next() raises; nobody else draws
-            task = next(self.tasks)
-            self.ended = False
-            self.drawn = self.turn + 1
-        self.turn += 1
         GATE.enter(self.inner)
         began = perf_counter()
         try:
-            return task()
-        except StopIteration as error:
-            raise RuntimeError("a task raised StopIteration") from error  # it would end the epoch unseen
+            task = self.open.pop(self.turn, None) or self._next_task()
+            self.turn += 1
+            try:
+                return task()
+            except StopIteration as error:
+                raise RuntimeError("a task raised StopIteration") from error  # it would end the epoch unseen
         finally:
             GATE.leave()
             self.timed(perf_counter() - began)
+
+    def _next_task(self) -> Task[T]:
+        if self.ended:
+            raise StopIteration
+        self.ended = True  # whatever next() raises
+        task = next(self.tasks)
+        self.ended = False
+        self.drawn = self.turn + 1
+        return task
 
     def _pause(self, number: int, most: int) -> None:
         """Wait until one more result fits beside those that wait and those that are being made."""
