@@ -43,6 +43,7 @@ from streamgeo.links import (
 from streamgeo.links.base import as_value
 from streamgeo.links.steps import rename, select_keys, transform_sample
 from streamgeo.openers import Opener
+from streamgeo.plan import Run
 from streamgeo.step import REGISTRY, Step
 
 _SAME = (AsStream, Cache, Every, Filter, Part, Prefetch, Repeat, Reservoir, Select, Shard)
@@ -279,9 +280,9 @@ class _Outline:
         return len(replace(link, before=known[0]))  # type: ignore[call-arg]
 
     def _patches(self, link: Expand, scenes: int | None) -> int | None:
-        ends = link._state.ends
-        if scenes is not None and len(ends) == scenes:
-            return ends[-1] if ends else 0
+        known = None if scenes is None else link.counted(scenes)
+        if known is not None:
+            return known
         return self._layout(link) if scenes == 1 else None
 
     def _layout(self, link: Expand) -> int | None:
@@ -300,7 +301,8 @@ class Sized(Node):
 
     indexable = True
 
-    def __len__(self) -> int:
+    def length(self, run: Run) -> int:
+        """That number."""
         return self.size
 
     def text(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,3 +150,47 @@ def test_padding_takes_the_fill() -> None:
     assert np.isnan(cut["x"]).sum() == 7 and (cut["m"] == 0).sum() == 7
     cut = chain.key_transform(("x", "m"), sg.patch(4, edge="pad", fill=5))[0]
     assert (cut["x"] == 5).sum() == 7 and (cut["m"] == 5).sum() == 7
+
+
+def _windows(chain: sg.Buffer) -> list[tuple[int, ...]]:
+    return [(int(s["x.scene"]), *s["x.window"][:, 0].tolist()) for s in chain]
+
+
+def test_scenes_that_were_shuffled_come_in_another_order_each_epoch() -> None:
+    scenes = sg.buffer_from_vector([{"x": np.full((2 + 2 * (i % 3), 4), float(i))} for i in range(9)])
+    stream = scenes.shuffle(seed=1).key_transform("x", sg.patch(2)).batch(3).prefetch(2, 2)
+    epochs = [[int(v) for b in stream for v in b["x"][:, 0, 0]] for _ in range(3)]
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(epochs[2])
+    again = scenes.shuffle(seed=1).key_transform("x", sg.patch(2)).batch(3).to_stream()
+    assert [[int(v) for b in again for v in b["x"][:, 0, 0]] for _ in range(3)] == epochs
+
+
+def test_a_stream_of_scenes_has_no_length() -> None:
+    stream = sg.buffer_from_vector([{"x": np.zeros((4, 4))}] * 2).to_stream().key_transform("x", sg.patch(2))
+    with pytest.raises(TypeError, match="known at its end"):
+        len(stream)
+    assert len(list(stream)) == 8
+
+
+def test_bad_headers_do_not_hide_the_others(tmp_path: Path) -> None:
+    for number in range(40):
+        np.save(tmp_path / f"a_{number:02}.npy", np.full((4, 4), number, np.float32))
+    for number in (3, 17, 38):
+        (tmp_path / f"a_{number:02}.npy").write_bytes(b"no array")
+    chain = sg.files(str(tmp_path / "*.npy"), key="x").key_transform("x", sg.open_numpy()).key_transform("x", sg.patch(2))
+    with pytest.raises(sg.SampleError, match=r"3 of 40 scenes cannot be opened: sample 3: .*a_03.*a_17.*a_38") as told:
+        len(chain)
+    assert isinstance(told.value.__cause__, sg.OpenError)
+    for shuffled in (False, True):
+        buffer = chain.shuffle(seed=1) if shuffled else chain
+        with pytest.raises(sg.SampleError, match="a_(03|17|38)"):
+            list(buffer.to_stream())
+        for stream in (buffer.to_stream().on_error("skip", limit=5), buffer.prefetch(4, 2).on_error("skip", limit=5)):
+            values = sorted({int(s["x"][0, 0]) for s in stream})
+            assert values == [n for n in range(40) if n not in (3, 17, 38)]
+            assert len(stream.skipped) == 3
+    late = sg.files(str(tmp_path / "*.npy"), key="x").to_stream().key_transform("x", sg.open_numpy())
+    stream = late.key_transform("x", sg.patch(2)).prefetch(4, 2).on_error("skip", limit=3)
+    assert len(list(stream)) == 37 * 4
+    assert len(stream.skipped) == 3

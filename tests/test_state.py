@@ -35,6 +35,16 @@ def odd(sample: dict[str, np.ndarray]) -> bool:
 
 FOLDER = tempfile.TemporaryDirectory()  # for the caches that keep samples in files
 
+
+def lengths() -> sg.Buffer:
+    return sg.buffer_from_vector([{"x": np.arange(3.0 + 5 * i % 13), "i": i} for i in range(23)])
+
+
+def images() -> sg.Buffer:
+    pixels = np.random.default_rng(0).integers(0, 256, (11, 7, 9, 3), np.uint8)
+    return sg.buffer_from_vector([{"x": image} for image in pixels])
+
+
 CHAINS: dict[str, Callable[[], sg.Stream]] = {
     "plain": lambda: vectors().to_stream(),
     "random": lambda: vectors().key_transform("x", noisy).shuffle(seed=3).batch(4).prefetch(3, 2),
@@ -57,6 +67,65 @@ CHAINS: dict[str, Callable[[], sg.Stream]] = {
         vectors().to_stream().sample_transform(lambda s: s if s["x"][0, 0] % 3 else {}).prefetch(2, 2)
     ),
     "drop last": lambda: vectors().batch(4, drop_last=True).prefetch(2, 2),
+    "windows": lambda: (
+        vectors(5)
+        .key_transform("x", noisy)
+        .sliding_window("x", 2, 1, 0, "i")
+        .batch(3, {"x": 0})
+        .prefetch(3, 2)
+    ),
+    "windows of an iterable": lambda: (
+        iterable().sliding_window("x", 3, 2).filter_by_shape("x", -1, 3).batch(4)
+    ),
+    "dropping": lambda: (
+        iterable().sample_transform(lambda s: s if s["x"][0, 0] % 3 else {}).batch(4).prefetch(3, 2)
+    ),
+    "buffered": lambda: (
+        vectors()
+        .key_transform("x", noisy)
+        .shuffle(seed=4)
+        .to_stream()
+        .buffered(5, lambda b: b.shuffle().key_transform("x", noisy))
+        .batch(3)
+        .prefetch(3, 2)
+    ),
+    "dynamic batches": lambda: lengths().to_stream().dynamic_batch(7, "x", 40, shuffle=True).prefetch(2, 2),
+    "dynamic batches that wait": lambda: (
+        lengths()
+        .key_transform("x", noisy)
+        .to_stream()
+        .dynamic_batch(7, "x", 40, min_data_size=30, num_threads=2)
+    ),
+    "dynamic batches of a buffer": lambda: lengths().shuffle(seed=2).dynamic_batch("x", 9, 40).prefetch(2, 2),
+    "rows": lambda: (
+        sg.stream_csv_reader_from_string("a,b\n" + "1,2\n3,4\n" * 9).shuffle(4).batch(3).prefetch(2, 2)
+    ),
+    "rows of several": lambda: (
+        sg.buffer_from_vector([{"f": b"a\n1\n2\n3\n"}] * 4)
+        .to_stream()
+        .csv_reader_from_key("f", from_memory=True)
+        .batch(5)
+        .prefetch(2, 2)
+    ),
+    "lines": lambda: (
+        sg.buffer_from_vector([{"f": b"a\nbb\nc"}] * 4).to_stream().line_reader_from_key("f", "l", True)
+    ),
+    "random crops": lambda: (
+        images()
+        .image_random_crop("x", 5, 4)
+        .image_random_h_flip("x", 0.5)
+        .random_slice("x", 0, 3, "y")
+        .shuffle(seed=3)
+        .batch(3)
+        .prefetch(3, 2)
+    ),
+    "random area crops and kernels": lambda: (
+        images()
+        .image_random_area_crop("x", (0.3, 0.9), (0.5, 2.0))
+        .image_resize("x", 3, 3)
+        .batch(4)
+        .prefetch(2, 4)
+    ),
     "cached": lambda: (
         vectors().key_transform("x", np.negative).cache().shuffle(seed=2).batch(4).prefetch(3, 2)
     ),

@@ -133,12 +133,30 @@ def test_filter_by_shape(x: np.ndarray, low: int, high: int) -> None:
 )
 def test_batches_of_many_shapes_are_padded_as_in_mlx_data(shapes: list, data: st.DataObject) -> None:
     dtype = data.draw(st.sampled_from(SIX))
-    samples = [{"x": np.full(shape, i + 1, dtype), "n": np.int64(i)} for i, shape in enumerate(shapes)]
-    options = data.draw(
-        st.sampled_from([{}, {"pad": {"x": 7}}, {"dim": {"x": 1}}, {"dim": {"x": -2}, "pad": {"x": 3}}])
-    )
+    samples = [
+        {"x": np.full(shape, i + 1, dtype), "v": np.full(shape[0], i, dtype), "n": np.int64(i)}
+        for i, shape in enumerate(shapes)
+    ]
+    pads = [
+        {"pad": {"x": 7}},
+        {"dim": {"x": 1}, "pad": {"x": 0, "v": 2}},
+        {"dim": {"x": -2, "v": 0}, "pad": {"x": 3}},
+    ]
+    options = data.draw(st.sampled_from(pads))
     made = sg.buffer_from_vector(samples).batch(len(samples), **options)[0]
     same(made, dx.buffer_from_vector(samples).batch(len(samples), **options)[0])
+
+
+def test_only_vectors_are_padded_unasked() -> None:
+    ragged = sg.buffer_from_vector(
+        [{"x": np.ones((2, 3)), "v": np.ones(2)}, {"x": np.ones((2, 2)), "v": np.ones(1)}]
+    )
+    assert ragged.filter_key("v").batch(2)[0]["v"].tolist() == [[1, 1], [1, 0]]
+    with pytest.raises(sg.SampleError, match=r"'x' has shape \(2, 2\) .* or give pad=\{'x': value\}"):
+        ragged.batch(2)[0]
+    with pytest.raises(sg.SampleError, match="pad of 'x'=300 does not fit uint8, which holds 0 to 255"):
+        small = sg.buffer_from_vector([{"x": np.zeros(n, np.uint8)} for n in (1, 2)])
+        small.batch(2, pad={"x": 300})[0]
 
 
 # -- text -----------------------------------------------------------------------------------------------

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.links.base import Cursor, Node, Task, as_value, need
@@ -42,11 +43,16 @@ class Apply(Edit):
 
     def apply(self, item: Item, run: Run) -> Item:
         """The change, with a generator of its own for each sample where it draws."""
-        label = self.shown[1:]
+        label = label_of(self.shown)
         with naming(label), step_span(label):
             if not self.draws:
                 return self.change(item)
             return self.change(item, rng=Draw(run, item.index, self.depth).generator())
+
+
+def label_of(shown: str) -> str:
+    """The call that made a link, for messages; a long one with its first argument only."""
+    return shown[1:] if len(shown) <= 100 else f"{shown[1:].partition(',')[0]}, ...)"
 
 
 def on_key(item: Item, f: Callable[..., Any], key: str, output_key: str, operation: str, **rng: Any) -> Item:
@@ -62,9 +68,16 @@ def on_sample(item: Item, f: Callable[..., Mapping[str, Any]], keys: tuple[str, 
     return written(item, f(arrays(item, keys)))
 
 
-def arrays(item: Item, keys: Any) -> dict[str, Array]:
-    """Some values of an item as arrays; a lazy scene is read."""
-    return {key: finished(Item(item.index, {key: item.values[key]}))[key] for key in keys}
+def arrays(item: Item, keys: Sequence[str]) -> dict[str, Array]:
+    """Some values of an item as arrays that must not be written to; a lazy scene is read."""
+    return {key: _array(item, key) for key in keys}
+
+
+def _array(item: Item, key: str) -> Array:
+    value = item.values[key]
+    if isinstance(value, np.ndarray | np.generic):
+        return np.asarray(value)
+    return finished(Item(item.index, {key: value}))[key]
 
 
 def written(item: Item, values: Mapping[str, Any]) -> Item:

@@ -56,9 +56,13 @@ class Node:
         """Whether it knows its length and gives any item by its index."""
         return self.parent is not None and self.parent.indexable
 
-    def __len__(self) -> int:
+    def length(self, run: Run) -> int:
+        """How many samples an epoch has; a scene that cannot be opened counts as one where it is to be skipped."""
         assert self.parent is not None
-        return len(self.parent)
+        return self.parent.length(run)
+
+    def __len__(self) -> int:
+        return self.length(Run())
 
     def __bool__(self) -> bool:
         return True
@@ -69,7 +73,7 @@ class Node:
 
     def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
         """The items of one epoch, or the rest of it behind ``cursor``."""
-        return (Task(partial(self.item, index, run), index + 1) for index in range(cursor or 0, len(self)))
+        return (Task(partial(self.item, index, run), index + 1) for index in range(cursor or 0, self.length(run)))
 
     def text(self) -> str:
         """The call that made it."""

@@ -35,8 +35,9 @@ class Batch(Link):
         sizes = self.size if isinstance(self.size, tuple) else (self.size,)
         return np.concatenate([[0], np.cumsum(sizes)])
 
-    def __len__(self) -> int:
-        total = len(self.before)
+    def length(self, run: Run) -> int:
+        """How many samples an epoch has."""
+        total = self.before.length(run)
         if isinstance(self.size, tuple):
             return len(self.size)
         return total // self.size if self.drop_last else -(-total // self.size)
@@ -46,7 +47,7 @@ class Batch(Link):
         if isinstance(self.size, tuple):
             low, high = int(self._edges[index]), int(self._edges[index + 1])
         else:
-            low, high = index * self.size, min((index + 1) * self.size, len(self.before))
+            low, high = index * self.size, min((index + 1) * self.size, self.before.length(run))
         slots = replace(run, slots=True)
         return self._stack([partial(self.before.item, i, slots) for i in range(low, high)], index, run)
 

@@ -109,15 +109,16 @@ def renumber(item: Item, offset: int) -> Item:
 class Concatenate(Joined):
     """One chain after another."""
 
-    def __len__(self) -> int:
-        return sum(len(parent) for parent in self.parents)
+    def length(self, run: Run) -> int:
+        """How many samples an epoch has."""
+        return sum(parent.length(run) for parent in self.parents)
 
     def item(self, index: int, run: Run) -> Item:
         """The item of the chain that ``index`` falls in."""
         for which, parent in enumerate(self.parents):
-            if index < len(parent):
+            if index < parent.length(run):
                 return self._numbered(parent.item(index, run), which)
-            index -= len(parent)
+            index -= parent.length(run)
         raise IndexError(index)
 
     def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
@@ -136,8 +137,9 @@ class Concatenate(Joined):
 class Zip(Joined):
     """Samples of several chains side by side, as one sample."""
 
-    def __len__(self) -> int:
-        sizes = [len(parent) for parent in self.parents]
+    def length(self, run: Run) -> int:
+        """How many samples an epoch has."""
+        sizes = [parent.length(run) for parent in self.parents]
         if len(set(sizes)) > 1:
             raise ChainError(f"zip: the chains have {sizes} samples; cut them to one length first")
         return sizes[0]
@@ -200,8 +202,9 @@ class Mix(Joined):
         """That of the mixture."""
         return self.reseed
 
-    def __len__(self) -> int:
-        return sum(len(parent) for parent in self.parents)
+    def length(self, run: Run) -> int:
+        """How many samples an epoch has."""
+        return sum(parent.length(run) for parent in self.parents)
 
     def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
         """A chain is drawn by its weight for each place; one at its end is left out from then on."""
@@ -235,7 +238,8 @@ class Filter(Link):
 
     indexable = False
 
-    def __len__(self) -> int:
+    def length(self, run: Run) -> int:
+        """How many samples an epoch has."""
         raise TypeError("a filtered stream has no length: how many pass is known at its end")
 
     def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
@@ -274,8 +278,9 @@ class Part(Link):
 
     indexable = False
 
-    def __len__(self) -> int:
-        size = len(self.before)
+    def length(self, run: Run) -> int:
+        """How many samples an epoch has."""
+        size = self.before.length(run)
         return max(0, (size if self.stop is None else min(size, self.stop)) - self.start)
 
     def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:

@@ -119,9 +119,9 @@ def mark_of(node: Node, index: int, run: Run, tell: Tell) -> Mark:
     if isinstance(node, MlxBuffer):
         return (index,)
     if isinstance(node, Select):
-        return mark_of(node.before, node.pick(index, len(node.before), run), run, tell)
+        return mark_of(node.before, node.pick(index, node.before.length(run), run), run, tell)
     if isinstance(node, Repeat):
-        epoch, at = divmod(index, len(node.before))
+        epoch, at = divmod(index, node.before.length(run))
         return mark_of(node.before, at, node._epoch(run, epoch), tell)
     if isinstance(node, Expand):
         scene, part = node._find(index, run) or (-1, -1)
@@ -130,9 +130,9 @@ def mark_of(node: Node, index: int, run: Run, tell: Tell) -> Mark:
         return index, *(mark_of(node.before, i, run, tell) for i in _members(node, index))
     if isinstance(node, Concatenate):
         for which, parent in enumerate(node.parents):
-            if index < len(parent):
+            if index < parent.length(run):
                 return which, node.offsets[which], mark_of(parent, index, run, tell)
-            index -= len(parent)
+            index -= parent.length(run)
     if isinstance(node, Zip):
         marks = (mark_of(parent, index, run, tell) for parent in node.parents)
         return *node.offsets, *marks

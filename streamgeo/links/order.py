@@ -29,12 +29,13 @@ class Select(Link):
         """That of the shuffle, or of the chain before."""
         return self.before.seed if self.reseed is None else self.reseed
 
-    def __len__(self) -> int:
-        return self.count(len(self.before))
+    def length(self, run: Run) -> int:
+        """How many samples an epoch has."""
+        return self.count(self.before.length(run))
 
     def item(self, index: int, run: Run) -> Item:
         """The item that stands at ``index`` in this order."""
-        return self.before.item(self.pick(index, len(self.before), run), run)
+        return self.before.item(self.pick(index, self.before.length(run), run), run)
 
     def text(self) -> str:
         """The call that made it."""
@@ -69,14 +70,15 @@ class Repeat(Link):
         """Only with a number of times."""
         return self.before.indexable and self.times is not None
 
-    def __len__(self) -> int:
+    def length(self, run: Run) -> int:
+        """How many samples an epoch has."""
         if self.times is None:
             raise TypeError("repeat() without a number has no length")
-        return len(self.before) * self.times
+        return self.before.length(run) * self.times
 
     def item(self, index: int, run: Run) -> Item:
         """The item of the epoch that ``index`` falls in."""
-        epoch, at = divmod(index, len(self.before))
+        epoch, at = divmod(index, self.before.length(run))
         return self.before.item(at, self._epoch(run, epoch))
 
     def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
@@ -151,8 +153,9 @@ class Prefetch(Link):
 
     indexable = False
 
-    def __len__(self) -> int:
-        return len(self.before)
+    def length(self, run: Run) -> int:
+        """How many samples an epoch has."""
+        return self.before.length(run)
 
     def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
         """Finished samples, as functions that only hand them over, or raise what making them raised."""
@@ -241,16 +244,17 @@ class Shard(Link):
     parts: int
     part: int
 
-    def __len__(self) -> int:
-        return -(-len(self.before) // self.parts)
+    def length(self, run: Run) -> int:
+        """How many samples an epoch has."""
+        return -(-self.before.length(run) // self.parts)
 
     def item(self, index: int, run: Run) -> Item:
         """One sample of this shard."""
-        return self.before.item((index * self.parts + self.part) % len(self.before), run)
+        return self.before.item((index * self.parts + self.part) % self.before.length(run), run)
 
     def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
         """Those of this shard, round by round."""
-        size = len(self.before)
+        size = self.before.length(run)
         for start in range(cursor or 0, size, self.parts):
             yield Task(partial(self.before.item, (start + self.part) % size, run), start + self.parts)
 
@@ -269,8 +273,9 @@ class Every(Link):
 
     indexable = False
 
-    def __len__(self) -> int:
-        total = len(self.before)
+    def length(self, run: Run) -> int:
+        """How many samples an epoch has."""
+        total = self.before.length(run)
         return total // self.parts if self.even else partition_size(total, parts=self.parts, part=self.part)
 
     def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:

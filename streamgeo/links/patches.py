@@ -6,15 +6,21 @@ import os
 import threading
 import weakref
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 import numpy as np
 
 from streamgeo.chunks import ByteCache
-from streamgeo.errors import ChainError
+from streamgeo.errors import ChainError, SampleError
+from streamgeo.gate import GATE
 from streamgeo.links.base import Cursor, Link, Node, Task, need
+from streamgeo.links.combine import Joined
+from streamgeo.links.order import Repeat, Select
+from streamgeo.links.sources import Files, MlxBuffer, Vector
+from streamgeo.links.steps import Map
 from streamgeo.plan import Item, Place, Run, Unread, as_scene, grid_of_window, naming
 from streamgeo.scene import Scene
 from streamgeo.steps.patch import Layout, Patch
@@ -23,14 +29,28 @@ from streamgeo.window import Window
 
 @dataclass(eq=False)
 class _Scenes:
-    """What a patched link keeps in this process: opened scenes, and how many patches each has."""
+    """What a patched link keeps in this process: opened scenes, how many patches each has, and where they end.
+
+    ``failed`` are scenes that cannot be opened; where failing samples are skipped, each counts as one patch, which
+    fails. ``ends`` are kept by order: that of the last two epochs where each has its own.
+    """
 
     items: ByteCache = field(default_factory=lambda: ByteCache(64 << 20))
-    ends: list[int] = field(default_factory=list)
+    counts: dict[Hashable, int] = field(default_factory=dict)
+    failed: dict[Hashable, SampleError] = field(default_factory=dict)
+    ends: dict[Hashable, list[int]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         _KEPT.add(self)
+
+    def ends_of(self, order: Hashable) -> list[int]:
+        """Where the patches of each scene end in an order, as far as they were counted."""
+        with self.lock:
+            found = self.ends.setdefault(order, [])
+            while len(self.ends) > 2:
+                self.ends.pop(next(key for key in self.ends if key != order))
+        return found
 
 
 _KEPT: weakref.WeakSet[_Scenes] = weakref.WeakSet()
@@ -45,6 +65,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+_MANY = 16  # headers, from which on threads read them
+_THREADS = 8  # more than cores: opening waits for the disk
 _SCENE_COST = 64 << 10  # taken for the header of an open scene: about a thousand are kept
 
 
@@ -61,10 +83,21 @@ class Expand(Link):
     def _state(self) -> _Scenes:
         return _Scenes()
 
-    def __len__(self) -> int:
-        size = len(self.before)
-        self._count_to(size, Run())
-        return self._state.ends[-1] if size else 0
+    def length(self, run: Run) -> int:
+        """How many patches all scenes have, from their headers."""
+        if not self.before.indexable:
+            raise TypeError(f"{self.shown[1:]}: how many patches a stream of scenes gives is known at its end")
+        size = self.before.length(run)
+        self._count_to(size, run)
+        return self._ends(run)[size - 1] if size else 0
+
+    def counted(self, scenes: int) -> int | None:
+        """How many patches so many scenes have, where that is known by now; no header is read for it."""
+        ends = self._ends(Run())
+        return (ends[-1] if ends else 0) if len(ends) == scenes else None
+
+    def _ends(self, run: Run) -> list[int]:
+        return self._state.ends_of((run.skip, run if mixes(self.before) else None))
 
     def item(self, index: int, run: Run) -> Item:
         """One patch, by its number over all scenes."""
@@ -75,7 +108,7 @@ class Expand(Link):
 
     def _find(self, index: int, run: Run) -> tuple[int, int] | None:
         """Scene and number in the scene of a patch; None past the end."""
-        ends = self._state.ends
+        ends = self._ends(run)
         while not (ends and index < ends[-1]):
             if not self._count_to(len(ends) + 1, run):
                 return None
@@ -84,14 +117,85 @@ class Expand(Link):
 
     def _count_to(self, scenes: int, run: Run) -> bool:
         """Count the patches of the first ``scenes`` scenes, from their headers; False when there are not so many."""
-        state = self._state
-        with state.lock:
-            while len(state.ends) < min(scenes, len(self.before)):
-                number = len(state.ends)
-                with naming(self.step.label, index=number):
-                    count = len(self.scene(number, run)[1])
-                state.ends.append(count + (state.ends[-1] if state.ends else 0))
-        return len(state.ends) >= scenes
+        ends = self._ends(run)
+        size = self.before.length(run)
+        with self._state.lock:
+            numbers = range(len(ends), min(scenes, size))
+            for count in self._counts(numbers, run):
+                ends.append(count + (ends[-1] if ends else 0))
+        return len(ends) >= scenes
+
+    def _counts(self, numbers: range, run: Run) -> Iterator[int]:
+        """Patches of each scene; headers of many files are read by threads."""
+        new = [n for n in numbers if self._told(n, run) not in self._state.counts]
+        if len(new) >= _MANY:
+            self._open_all(new, run)
+        for number in numbers:
+            yield self._count(number, run)
+
+    def _open_all(self, numbers: Sequence[int], run: Run) -> None:
+        """Count many scenes at once; a scene that cannot be opened does not hide the others.
+
+        Raises:
+            SampleError: for scenes that cannot be opened, unless they are to be skipped.
+        """
+        from tqdm import tqdm
+
+        inner, errors = GATE.entered, []
+
+        def count(number: int) -> SampleError | None:
+            GATE.enter(inner)
+            try:
+                self._count(number, run)
+            except SampleError as error:
+                return error
+            finally:
+                GATE.leave()
+            return None
+
+        with ThreadPoolExecutor(_THREADS, "streamgeo-headers") as pool:
+            found = tqdm(
+                pool.map(count, numbers), "headers", len(numbers), delay=2, disable=None, leave=False
+            )
+            errors = [error for error in found if error is not None]
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            listed = "; ".join(str(error) for error in errors[:3])
+            raise SampleError(
+                f"{len(errors)} of {len(numbers)} scenes cannot be opened: {listed}"
+                f"{'; ...' if len(errors) > 3 else ''}; take them out, or use "
+                '.to_stream().on_error("skip")',
+                index=errors[0].index,
+                file=errors[0].file,
+                step=errors[0].step,
+            ) from errors[0].__cause__
+
+    def _count(self, number: int, run: Run) -> int:
+        told, state = self._told(number, run), self._state
+        if told in state.counts and (run.skip or told not in state.failed):
+            return state.counts[told]
+        try:
+            with naming(self.step.label, index=number):
+                state.counts[told] = len(self.scene(number, run)[1])
+            state.failed.pop(told, None)
+        except SampleError as error:
+            if not run.skip:
+                raise
+            state.failed[told], state.counts[told] = error, 1
+        return state.counts[told]
+
+    def _told(self, number: int, run: Run) -> Hashable:
+        """What tells scene ``number`` whatever the order, where that can be known; else its place in the epoch."""
+        if self.before.random:
+            return number, run
+        node, at = self.before, number
+        while isinstance(node, Select | Map) and node.parent is not None:
+            at = node.pick(at, node.parent.length(run), run) if isinstance(node, Select) else at
+            node = node.parent
+        if isinstance(node, Vector | Files | MlxBuffer):
+            return at
+        return number, run if mixes(self.before) else None
 
     def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
         """All patches of one scene after those of another; a scene is opened when its turn comes."""
@@ -101,15 +205,21 @@ class Expand(Link):
         index = cursor or 0
         while (at := self._find(index, run)) is not None:
             number, first = at
-            for part in range(first, len(self.scene(number, run)[1])):
+            for part in range(first, self._count(number, run)):
                 yield Task(partial(self.cut, number, part, index, run), index + 1)
                 index += 1
 
     def _stream_tasks(self, run: Run, cursor: Cursor) -> Iterator[Task]:
         scenes, first, index = cursor or (None, 0, 0)
         for task in self.before.tasks(replace(run, lazy=True, slots=False), scenes):
-            item = task()
-            layout = self._layout(item)
+            try:
+                item = task()
+                layout = self._layout(item)
+            except Exception as error:  # its turn comes like that of a patch, and then it is told
+                index += 1
+                yield Task(partial(_raise, error), [task.after, 0, index])
+                scenes, first = task.after, 0
+                continue
             for part in range(first, len(layout)):
                 index += 1
                 after = [scenes, part + 1, index]
@@ -125,12 +235,13 @@ class Expand(Link):
                 item.values[name] = self._as_scene(item, name)
             return item, self._layout(item)
 
-        key = (number, run if self.before.random else None)
-        found: tuple[Item, Layout] = self._state.items.get(key, compute, _cost)
+        found: tuple[Item, Layout] = self._state.items.get(self._told(number, run), compute, _cost)
         return found
 
     def cut(self, number: int, part: int, index: int, run: Run) -> Item:
         """Patch ``part`` of scene ``number``."""
+        if self._state.failed and run.skip and (error := self._state.failed.get(self._told(number, run))):
+            raise error
         item, layout = self.scene(number, run)
         return self._cut(item, layout, part, index, run.slots)
 
@@ -176,6 +287,17 @@ class Expand(Link):
     def text(self) -> str:
         """The call that made it."""
         return self.shown
+
+
+def mixes(node: Node) -> bool:
+    """Whether the order of its samples may change with the epoch."""
+    parents = node.parents if isinstance(node, Joined) else (node.parent,)
+    here = isinstance(node, Select) and node.reseed is not None
+    return here or isinstance(node, Repeat) or any(mixes(p) for p in parents if p is not None)
+
+
+def _raise(error: Exception) -> Item:
+    raise error
 
 
 def shares_chunks(node: Node) -> bool:

@@ -36,7 +36,8 @@ class Held(Node):
 
     indexable = True
 
-    def __len__(self) -> int:
+    def length(self, run: Run) -> int:
+        """How many samples an epoch has."""
         return len(self.made)
 
     @cached_property
@@ -95,7 +96,8 @@ class Refill(Edit):
 
     indexable = False
 
-    def __len__(self) -> int:
+    def length(self, run: Run) -> int:
+        """How many samples an epoch has."""
         raise TypeError(f"{self.shown[1:]} has no length: what comes of a buffer is known when it is made")
 
     def item(self, index: int, run: Run) -> Item:
@@ -122,7 +124,7 @@ class Refill(Edit):
             # Each buffer counts as an epoch of its own: a shuffle of it draws anew.
             inner = replace(run, epoch=((run.epoch + 1) << 32) + group)
             node, left = self.change(held([task for task, _ in gathered], self, self.threads), inner)
-            for number in range(first, len(node)):
+            for number in range(first, node.length(run)):
                 yield Task(partial(node.item, number, inner), [before, group - 1, number + 1, marks])
             over, before, first = [gathered[index] for index in left], at, 0
 
@@ -221,7 +223,8 @@ class DynamicBatch(Edit):
     plans: dict[int, tuple[Node, list[int]]] = field(default_factory=dict)
     lock: Any = field(default_factory=threading.Lock)
 
-    def __len__(self) -> int:
+    def length(self, run: Run) -> int:
+        """How many samples an epoch has."""
         return len(self.plan(Run(self.seed))[0])
 
     def item(self, index: int, run: Run) -> Item:
@@ -230,7 +233,7 @@ class DynamicBatch(Edit):
 
     def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
         """The batches of this epoch."""
-        return self.plan(run)[0].tasks(run, cursor)
+        yield from self.plan(run)[0].tasks(run, cursor)
 
     def plan(self, run: Run) -> tuple[Node, list[int]]:
         """The batches of an epoch, and the samples that are in none; all samples are made for their sizes."""
@@ -247,7 +250,7 @@ class DynamicBatch(Edit):
 
     def _packed(self, run: Run) -> tuple[Node, list[int]]:
         shapes = []
-        for index in range(len(self.before)):
+        for index in range(self.before.length(run)):
             item = self.before.item(index, run)
             need(item, self.packing.key, "dynamic_batch")
             shapes.append(tuple(np.shape(item.values[self.packing.key])))

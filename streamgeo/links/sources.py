@@ -25,7 +25,8 @@ class Vector(Node):
 
     indexable = True
 
-    def __len__(self) -> int:
+    def length(self, run: Run) -> int:
+        """How many samples an epoch has."""
         return len(self.data)
 
     def item(self, index: int, run: Run) -> Item:
@@ -47,7 +48,8 @@ class Files(Node):
 
     indexable = True
 
-    def __len__(self) -> int:
+    def length(self, run: Run) -> int:
+        """How many samples an epoch has."""
         return len(self.paths)
 
     def item(self, index: int, run: Run) -> Item:
@@ -69,7 +71,8 @@ class Iterable(Node):
 
     indexable = False
 
-    def __len__(self) -> int:
+    def length(self, run: Run) -> int:
+        """How many samples an epoch has."""
         raise TypeError(f"{self.shown} has no length: its samples are not known before they come")
 
     def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
@@ -99,7 +102,8 @@ class MlxBuffer(Node):
 
     indexable = True
 
-    def __len__(self) -> int:
+    def length(self, run: Run) -> int:
+        """How many samples an epoch has."""
         return len(self.buffer)
 
     def item(self, index: int, run: Run) -> Item:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from streamgeo.errors import OpenError, StepError
-from streamgeo.links.apply import arrays, written
+from streamgeo.links.apply import arrays, label_of, written
 from streamgeo.links.base import Cursor, Link, Node, Task, as_value, need
 from streamgeo.links.cache import Cache
 from streamgeo.links.combine import Filter
@@ -94,7 +94,8 @@ class Unfold(Edit):
     indexable = False
     keeps_order = True
 
-    def __len__(self) -> int:
+    def length(self, run: Run) -> int:
+        """How many samples an epoch has."""
         raise TypeError(f"{self.shown[1:]} has no length: how many come of a sample is known when it is made")
 
     def item(self, index: int, run: Run) -> Item:
@@ -116,7 +117,7 @@ class Unfold(Edit):
             before, first = task.after, 0
 
     def _parts(self, task: Task) -> Iterator[Item]:
-        label = self.shown[1:]
+        label = label_of(self.shown)
         parts = iter(self.change(task()))
         while True:
             with naming(label), step_span(label):

@@ -79,9 +79,8 @@ def loaded(
         made = _from_memory(kernel, key, content) if path is None else _from_path(kernel, key, path)
     except (RuntimeError, ValueError) as error:
         raise OpenError(f"{told}: mlx-data cannot read it ({error})") from error
-    if not all(made[output].size and made[output].any() for output in outputs if made[output].ndim == 1):
-        raise OpenError(f"{told}: mlx-data finds no size in it; it is damaged, or of another format")
-    if not all(made[output].size for output in outputs):
+    shown = [] if kernel.operation == "load_audio" else [made[output] for output in outputs]
+    if not all(array.size and (array.ndim > 1 or array.any()) for array in shown):  # info is a vector: 0, 0
         raise OpenError(f"{told}: mlx-data finds nothing in it; it is damaged, or of another format")
     return {output: made[output] for output in outputs}
 
@@ -154,23 +153,22 @@ def saved(
     name_prefix: str,
 ) -> dict[str, Array]:
     """Write an image to the file that ``filename_key`` names; the sample stays as it is."""
-    image, name = values[key], Path(os.fsdecode(bytes_of(values[filename_key])))
+    image, name = values[key], Path(name_prefix + os.fsdecode(bytes_of(values[filename_key])))
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3) or not image.size:
         raise StepError(
             f"{key!r} is {image.dtype} of shape {image.shape}; it writes uint8 of shape (height, width, 1 or 3)"
         )
-    name = name.with_name(name_prefix + name.name)
-    path = Path(prefix) / name
+    path = (Path(prefix) / name).with_suffix(".jpg")
     if not path.parent.is_dir():
         raise OpenError(f"there is no folder {str(path.parent)!r}; make it first")
-    part = name.with_name(f".{uuid4().hex}{name.suffix}")  # whoever looks finds a whole file or none
+    part = path.with_name(f".{uuid4().hex}.jpg")  # whoever looks finds a whole file or none
     try:
-        kernel({key: image, filename_key: text_of(os.fsencode(part))})
-        os.replace(Path(prefix) / part, path)
-    except FileNotFoundError:
-        raise OpenError(f"{path}: mlx-data wrote no file; this build of it may write .jpg only") from None
+        kernel({key: image, filename_key: text_of(os.fsencode(part.absolute()))})
+        part.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise OpenError(f"{path}: mlx-data cannot write it ({error})") from error
     finally:
-        (Path(prefix) / part).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
     return {}
 
 

@@ -131,15 +131,16 @@ class Media(Described):
         return self._with(links.Apply(self.node, change, shown, (output,)))
 
     def save_image(self, key: str, filename_key: str, prefix: PathLike, filenamePrefix: str = "") -> Self:
-        """Write an image (uint8) to the file that ``filename_key`` names, below ``prefix``, as it comes by.
+        """Write an image (uint8) as JPEG to the file that ``filename_key`` names, as it comes by.
 
-        The name on disk is ``filenamePrefix`` followed by that name. The sample stays as it is.
+        The file is ``filenamePrefix`` followed by that name, below ``prefix``, and ends in ``.jpg`` whatever the
+        name ends in. The sample stays as it is.
         """
         folder = os.fspath(prefix)
         arguments = {
             "key": key,
             "filename_key": filename_key,
-            "prefix": folder,
+            "prefix": "",
         }
         f = partial(
             k.saved,
