@@ -18,6 +18,7 @@ from streamgeo.begin import (
     zip,
 )
 from streamgeo.chain import Buffer, Stream
+from streamgeo.convert_xarray import from_xarray
 from streamgeo.errors import (
     BatchError,
     ChainError,
@@ -88,6 +89,7 @@ __all__ = [
     "fill_nan",
     "flip",
     "from_mlx",
+    "from_xarray",
     "halo",
     "helio",
     "minmax",

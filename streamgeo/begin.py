@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,8 @@ def stream_csv_reader(
 def stream_csv_reader_from_string(content: str | bytes, sep: str = ",", quote: str = '"') -> Stream:
     """A Stream of the rows of a CSV file whose content is given; see :func:`stream_csv_reader`."""
     source = content if isinstance(content, bytes) else content.encode()
-    return _csv(source, f"sg.stream_csv_reader_from_string({content!r}{_marks(sep, quote)})", sep, quote)
+    told = repr(content) if len(content) <= 200 else _digest(source)
+    return _csv(source, f"sg.stream_csv_reader_from_string({told}{_marks(sep, quote)})", sep, quote)
 
 
 def stream_line_reader(
@@ -186,13 +188,19 @@ def _source(operation: str, file: Any, prefix: str | Path, fetcher: Any) -> tupl
     """A path, or the content of an open file, and how it is shown."""
     if hasattr(file, "read"):
         content = file.read()
-        return (content if isinstance(content, bytes) else content.encode()), f"<{type(file).__name__}>"
+        source = content if isinstance(content, bytes) else content.encode()
+        return source, _digest(source)
     if not isinstance(file, (str, Path)):
         raise ChainError(f"{operation}: {type(file).__name__} is neither a path nor an open file")
     if fetcher is not None:
         return str(file), repr(str(file))  # it brings the file when it is opened
     path = str(_existing(operation, Path(prefix) / file))
     return path, repr(path)
+
+
+def _digest(content: bytes) -> str:
+    """Content by its size and digest, which tell it from other content in the state of a stream."""
+    return f"<{len(content)} bytes, sha256 {sha256(content).hexdigest()[:16]}>"
 
 
 def _existing(operation: str, path: str | Path) -> Path:

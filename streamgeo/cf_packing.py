@@ -7,6 +7,8 @@ netCDF4-python is followed to the letter, its arithmetic included, so that both 
 
 from __future__ import annotations
 
+import math
+import threading
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -142,6 +144,96 @@ def _scales(attrs: Mapping[str, Any], where: str) -> tuple[Any, Any, np.dtype[An
             offset if offset is not None and offset != 0.0 else None, None)  # fmt: skip
 
 
+_BLOCK = 1 << 16  # numbers unpacked at a time: what lies between stored and physical stays in the L2 cache
+_SCRATCH = threading.local()
+
+
+class Unpacking:
+    """A packing made ready for stored numbers of one dtype, to be called as ``unpacking(out, stored)``.
+
+    ``out`` is float32 (any strides) and gets physical numbers, NaN where missing; ``stored`` may be in either
+    byte order.
+    """
+
+    def __init__(self, packing: Packing, dtype: np.dtype[Any]) -> None:
+        native = dtype.newbyteorder("=")
+        self._dtype = np.dtype(native.str.replace("i", "u")) if packing.unsigned else native
+        # A NaN that means missing stays NaN by itself, unless a cast makes it an integer.
+        markers = [m for m in packing.markers if m == m or packing.cast is not None]
+        self._markers = tuple({repr(m): m for m in markers}.values())
+        self._low, self._high, self._cast = packing.low, packing.high, packing.cast
+        self._steps: list[tuple[np.ufunc, Any, np.dtype[Any]]] = []
+        result = self._dtype if packing.cast is None else packing.cast
+        for ufunc, number in ((np.multiply, packing.scale), (np.add, packing.offset)):
+            if number is not None:
+                with np.errstate(all="ignore"):
+                    result = ufunc(np.ones(1, result), number).dtype
+                self._steps.append((ufunc, number, result))
+        self._marked = bool(self._markers) or self._low is not None or self._high is not None
+        self.plain = not (self._marked or self._steps or packing.cast is not None or packing.unsigned)
+
+    def __call__(self, out: NDArray[np.float32], stored: Array) -> None:
+        """Fill ``out`` with the physical numbers of ``stored``."""
+        with np.errstate(all="ignore"):
+            if self.plain:
+                np.copyto(out, stored, casting="unsafe")
+            else:
+                self._split(out, stored)
+
+    def _split(self, out: NDArray[np.float32], stored: Array) -> None:
+        if stored.size <= _BLOCK:
+            self._block(out, stored)
+            return
+        rows = _BLOCK * len(stored) // stored.size
+        if rows == 0:
+            for one, part in zip(out, stored):
+                self._split(one, part)
+            return
+        for start in range(0, len(stored), rows):
+            self._block(out[start : start + rows], stored[start : start + rows])
+
+    def _block(self, out: NDArray[np.float32], stored: Array) -> None:
+        if not stored.dtype.isnative:
+            stored = _into(_scratch("stored", stored.dtype.newbyteorder("="), stored.shape), stored)
+        data = stored if stored.dtype == self._dtype else stored.view(self._dtype)
+        missing = self._missing(data) if self._marked else None
+        if self._cast is not None:
+            data = _into(_scratch("cast", self._cast, data.shape), data)
+        for ufunc, number, dtype in self._steps:
+            target = out if dtype == out.dtype else _scratch("scaled", dtype, data.shape)
+            ufunc(data, number, out=target)
+            data = target
+        if data is not out:
+            np.copyto(out, data, casting="unsafe")
+        if missing is not None and missing.any():
+            np.copyto(out, np.float32(np.nan), where=missing)
+
+    def _missing(self, data: Array) -> NDArray[np.bool_]:
+        tests = [data != data if m != m else data == m for m in self._markers]
+        if self._low is not None:
+            tests.append(data < self._low)
+        if self._high is not None:
+            tests.append(data > self._high)
+        missing: NDArray[np.bool_] = tests[0]
+        for test in tests[1:]:
+            np.logical_or(missing, test, out=missing)
+        return missing
+
+
+def _into(target: Array, source: Array) -> Array:
+    np.copyto(target, source, casting="unsafe")
+    return target
+
+
+def _scratch(use: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    """Memory of this thread, up to a block; what stood in it is gone."""
+    kept: dict[Any, Array] = _SCRATCH.__dict__
+    key = f"{use} {dtype.str}"
+    if key not in kept:
+        kept[key] = np.empty(_BLOCK, dtype)
+    return kept[key][: math.prod(shape)].reshape(shape)
+
+
 def decode(raw: Array, packing: Packing) -> NDArray[np.float32]:
     """Physical float32, NaN where missing; a new array of the same shape.
 
@@ -149,25 +241,8 @@ def decode(raw: Array, packing: Packing) -> NDArray[np.float32]:
     >>> decode(np.array([0, 10, -1], np.int16), half).tolist()
     [0.0, 5.0, nan]
     """
-    data = raw.view(raw.dtype.str.replace("i", "u")) if packing.unsigned else raw
-    missing = None
-    with np.errstate(all="ignore"):
-        for marker in packing.markers:
-            here = data != data if marker != marker else data == marker
-            missing = here if missing is None else missing | here
-        if packing.low is not None:
-            missing = data < packing.low if missing is None else missing | (data < packing.low)
-        if packing.high is not None:
-            missing = data > packing.high if missing is None else missing | (data > packing.high)
-        if packing.cast is not None:
-            data = data.astype(packing.cast)
-        if packing.scale is not None:
-            data = data * packing.scale
-        if packing.offset is not None:
-            data = data + packing.offset
-        out = np.array(data, np.float32)
-    if missing is not None:
-        out[missing] = np.nan
+    out = np.empty(raw.shape, np.float32)
+    Unpacking(packing, raw.dtype)(out, raw)
     return out
 
 

@@ -55,7 +55,7 @@ def explain(node: Node) -> str:
         if isinstance(link, Map | Expand):
             for key, output in zip(link.keys, link.outputs):
                 shown = (shown_key(key, output), shown_reach(link), *_shape(item, output))
-                rows.append((repr(link.step), *shown))
+                rows.append((_brief(repr(link.step)), *shown))
             if isinstance(link, Expand):
                 notes += _pushdown(link)
         elif isinstance(link, Batch):
@@ -71,6 +71,11 @@ def explain(node: Node) -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join([*lines, *(["", *notes] if notes else [])])
+
+
+def _brief(text: str) -> str:
+    """A step as its call, without the middle of an array that it holds: a climatology has millions of numbers."""
+    return text if len(text) <= 160 else f"{text[:110]} ... {text[-40:]}"
 
 
 def _first(link: Node) -> Item | None:

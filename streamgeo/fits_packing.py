@@ -5,21 +5,19 @@ Source: FITS standard 4.0 (https://fits.gsfc.nasa.gov), sections 4.4.2.5 and 5.2
 
 from __future__ import annotations
 
-import os
+import threading
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.errors import OpenError
-
-Box = tuple[tuple[int, int], ...]
-
 DTYPES = {8: "u1", 16: "i2", 32: "i4", 64: "i8", -32: "f4", -64: "f8"}
 BITPIX = {dtype: bitpix for bitpix, dtype in DTYPES.items()}
 _BZERO = {"u1": -128, "i2": 1 << 15, "i4": 1 << 31, "i8": 1 << 63}  # by the type in the file
-_BLOCK = 1 << 26  # bytes in one read
-_GAP = 1 << 15  # bytes between two rows of a window that cost no more to read than another call would
+_BLOCK = (
+    1 << 15
+)  # numbers that are unpacked at a time: what lies between stored and physical stays in the L2 cache
+_SCRATCH = threading.local()
 _TWIN = {"u1": "i1", "i2": "u2", "i4": "u4", "i8": "u8"}
 _STORED = {twin: stored for stored, twin in _TWIN.items()}
 
@@ -48,29 +46,82 @@ def code(dtype: np.dtype[Any]) -> str:
     return f"{dtype.kind}{dtype.itemsize}"
 
 
-def physical(stored: NDArray[Any], packing: Packing) -> NDArray[np.float32]:
-    """Physical float32 of stored values, by the arithmetic that astropy uses.
+class Unpacking:
+    """A packing made ready to be called as ``unpacking(out, stored)``, by the arithmetic that astropy uses.
 
-    Up to 16 bits it is done in float32, wider integers in float64; unsigned integers (BZERO = 2^(bits-1)) are
-    taken as the integers they are. NaN where an integer equals ``blank``.
+    ``out`` is float32 of any strides, ``stored`` may be in either byte order. Up to 16 bits it is worked out in
+    float32, wider integers in float64; unsigned integers (BZERO = 2^(bits-1)) are taken as the integers they are.
+    NaN where an integer equals ``blank``.
+    """
+
+    def __init__(self, packing: Packing) -> None:
+        self._packing, self._twin = packing, packing.twin
+        dtype = packing.dtype
+        # Exact in float32: -2^15 + 2^15 and on.
+        self._small = dtype.itemsize <= 2 or dtype == np.float32
+        self.plain = packing.bscale == 1 and packing.bzero == 0 and packing.blank is None
+
+    def __call__(self, out: NDArray[np.float32], stored: NDArray[Any]) -> None:
+        """Fill ``out`` with the physical numbers of ``stored``, touching each as few times as can be."""
+        if self.plain:
+            np.copyto(out, stored, casting="unsafe")
+        elif stored.size <= _BLOCK or stored.ndim == 0:
+            self._block(out, stored)
+        else:
+            rows = max(_BLOCK * len(stored) // stored.size, 1)
+            for start in range(0, len(stored), rows):
+                part = stored[start : start + rows]
+                if part.size > _BLOCK and part.ndim > 1:
+                    self(out[start], part[0])
+                else:
+                    self._block(out[start : start + rows], part)
+
+    def _block(self, out: NDArray[np.float32], stored: NDArray[Any]) -> None:
+        _, bscale, bzero, blank = self._packing
+        if self._small:
+            np.copyto(out, stored, casting="unsafe")
+            _scale(out, bscale, bzero)
+        elif self._twin is not None:
+            native = _scratch(self._packing.dtype, stored.shape)
+            np.copyto(native, stored)
+            np.copyto(out, flip_sign(native, self._twin), casting="unsafe")
+        else:
+            work = _scratch(np.dtype(np.float64), stored.shape)
+            np.copyto(work, stored, casting="unsafe")
+            _scale(work, bscale, bzero)
+            np.copyto(out, work, casting="unsafe")
+        if blank is not None:
+            missing = stored == blank
+            if missing.any():
+                np.copyto(out, np.float32(np.nan), where=missing)
+
+
+def _scale(work: NDArray[Any], bscale: float, bzero: float) -> None:
+    if bscale != 1:
+        np.multiply(work, work.dtype.type(bscale), out=work)
+    if bzero != 0:
+        np.add(work, work.dtype.type(bzero), out=work)
+
+
+def _scratch(dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Memory of this thread for a block; what stood in it is gone."""
+    count = int(np.prod(shape))
+    if count > _BLOCK:
+        return np.empty(shape, dtype)
+    kept: dict[str, NDArray[Any]] = _SCRATCH.__dict__
+    if dtype.str not in kept:
+        kept[dtype.str] = np.empty(_BLOCK, dtype)
+    return kept[dtype.str][:count].reshape(shape)
+
+
+def physical(stored: NDArray[Any], packing: Packing) -> NDArray[np.float32]:
+    """Physical float32 of stored values, in a new array; see :class:`Unpacking`.
 
     >>> physical(np.array([1, 2, -9], np.int16), Packing(np.dtype("i2"), 0.5, 10.0, -9)).tolist()
     [10.5, 11.0, nan]
     """
-    dtype, bscale, bzero, blank = packing
-    if packing.twin is not None:
-        out = flip_sign(stored, packing.twin).astype(np.float32)
-    elif bscale == 1 and bzero == 0 and blank is None:
-        return stored.astype(np.float32, copy=False)
-    else:
-        work = stored.astype(dtype if dtype.kind == "f" else "f4" if dtype.itemsize <= 2 else "f8")
-        if bscale != 1:
-            work *= bscale
-        if bzero != 0:
-            work += bzero
-        out = work.astype(np.float32, copy=False)
-    if blank is not None:
-        out[stored == blank] = np.nan
+    out = np.empty(stored.shape, np.float32)
+    Unpacking(packing)(out, stored)
     return out
 
 
@@ -93,42 +144,3 @@ def flip_sign(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     top = np.array(1 << (8 * bits.itemsize - 1), bits)
     flipped: NDArray[Any] = (values.view(bits) ^ top).view(dtype)
     return flipped
-
-
-def read_box(out: NDArray[Any], fd: int, offset: int, shape: tuple[int, ...], box: Box) -> None:
-    """Fill ``out``, of the stored dtype, with the pixels of a box (start and stop in each dim of ``shape``).
-
-    Rows are read whole, many at once, unless the box leaves so much of each that a call for each is cheaper.
-
-    Raises:
-        OpenError: when the file ends before the pixels do.
-    """
-    stored = out.dtype.newbyteorder(">")
-    *leading, rows, cols = (1, *shape) if len(shape) == 1 else shape
-    *outer, (top, bottom), (left, right) = ((0, 1), *box) if len(box) == 1 else box
-    narrow = (cols - right + left) * stored.itemsize > _GAP
-    block = 1 if narrow else max(1, _BLOCK // (cols * stored.itemsize))
-    planes = out.reshape(-1, bottom - top, right - left)
-    for plane, position in zip(planes, np.ndindex(*(hi - lo for lo, hi in outer))):
-        number = 0
-        for size, (lo, _), i in zip(leading, outer, position):
-            number = number * size + lo + i
-        for row in range(top, bottom, block):
-            last = min(row + block, bottom)
-            start = (number * rows + row) * cols + (left if narrow else 0)
-            count = right - left if narrow else (last - row) * cols
-            data = _pread(fd, count * stored.itemsize, offset + start * stored.itemsize)
-            pixels = np.frombuffer(data, stored).reshape(last - row, -1)
-            plane[row - top : last - top] = pixels if narrow else pixels[:, left:right]
-
-
-def _pread(fd: int, count: int, offset: int) -> bytes:
-    parts = []
-    while count:
-        part = os.pread(fd, min(count, 1 << 30), offset)
-        if not part:
-            raise OpenError(f"open_fits: the file ends at byte {offset}, {count} bytes before its pixels do")
-        parts.append(part)
-        count -= len(part)
-        offset += len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -208,7 +208,7 @@ class StepScene(Scene):
         moves = self.step.moves
         if moves is not None and moves.source is not None:
             source = moves.source(window, self.parent.grid)
-            return self._apply(self.parent.read(source), source, moves.cut)
+            return self._apply(self.parent.read(source), source, moves.cut_for(window, self.parent.grid))
         margin = self.step.reach.margin or 0
         if not margin:
             return self._apply(self.parent.read(window), window)

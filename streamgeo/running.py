@@ -224,11 +224,15 @@ class Epoch(Iterator[Sample]):
         return ready.sample
 
     def _count(self, ready: Ready) -> None:
-        parts = len(ready.item.parts)
         if ready.sample:
+            parts = len(ready.item.parts)
+            nbytes = 0
+            for array in ready.sample.values():
+                nbytes += array.nbytes
             m.count(m.SAMPLES, parts or 1)
-            m.count(m.BATCHES, bool(parts))
-            m.count(m.BYTES, sum(array.nbytes for array in ready.sample.values()))
+            m.count(m.BYTES, nbytes)
+            if parts:
+                m.count(m.BATCHES)
         if self._line is not None:
             self._line.step()
 

@@ -133,6 +133,31 @@ class Scene(ABC):
             self.read(), self.grid, self.template, where, name=self.name, inputs=self.files, format=format
         )
 
+    def to_xarray(self) -> Any:
+        """All pixels as an ``xarray.DataArray`` with dims, coordinates, attributes and CRS (``.rio.crs`` has it).
+
+        Times are decoded in any CF calendar; units are the attribute ``units``. Needs xarray
+        (``pip install 'streamgeo[xarray]'``).
+
+        Raises:
+            StepError: where xarray is not installed.
+        """
+        from streamgeo.dataarrays import to_dataarray
+
+        units = {"units": self.template.units} if self.template.units else {}
+        return to_dataarray(self.read(), self.grid, {**self.attrs, **units}, name=self.template.name)
+
+    def to_rasterio(self) -> dict[str, Any]:
+        """The profile for ``rasterio.open(path, "w", **profile)``: size, bands, dtype, CRS, transform, nodata.
+
+        Raises:
+            GridError: for a grid that no affine transform describes, or whose last two dims are not the
+                horizontal ones.
+        """
+        from streamgeo.dataarrays import profile_of
+
+        return profile_of(self.grid, self.dtype, self.template.nodata)
+
     def __repr__(self) -> str:
         sizes = ", ".join(f"{dim}={size}" for dim, size in zip(self.dims, self.shape))
         return f"Scene({self.name}: {sizes}; {np.dtype(self.dtype).name})"

@@ -56,11 +56,20 @@ class Moves:
         grid: Grid of the input to Grid of the output.
         source: (window of the output, Grid of the input) to the window of the input that holds its pixels.
         cut: the forward function for pixels that ``source`` has already picked; None means forward itself.
+        windowed: whether ``cut`` takes the window of the output as ``window=`` and the Grid of the whole input
+            as ``whole=``, because the source of a window holds more than the window itself needs.
     """
 
     grid: Callable[[Grid], Grid]
     source: Callable[[Window, Grid], Window] | None = None
     cut: Callable[..., Any] | None = None
+    windowed: bool = False
+
+    def cut_for(self, window: Window, whole: Grid) -> Callable[..., Any] | None:
+        """``cut`` for one window of the output."""
+        if not self.windowed or self.cut is None:
+            return self.cut
+        return partial(self.cut, window=window, whole=whole)
 
 
 @dataclass(frozen=True)

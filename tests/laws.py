@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,10 @@ import streamgeo as sg
 import streamgeo.catalog  # registers every step
 from streamgeo.grid import Grid
 from streamgeo.locate import Coord, CoordLocator, GeoLocator, WcsLocator
+from streamgeo.plan import Draw, Run, StepScene
+from streamgeo.scene import ArrayScene
 from streamgeo.step import REGISTRY, Context, Step, step_from_json
+from streamgeo.template import Template
 from streamgeo.window import Window
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -48,6 +51,19 @@ EARTH = Grid.of(
         ("lat", "lon"),
     ),
 )
+DAYS = {"units": "days since 2001-01-10", "calendar": "360_day"}
+GLOBE = Grid.of(
+    ("time", "lat", "lon"),
+    (5, 12, 18),
+    CoordLocator(
+        (
+            Coord("time", ("time",), np.array([0.0, 30.0, 65.0, 90.0, 121.0]), DAYS),
+            Coord("lat", ("lat",), np.linspace(66.0, -55.0, 12), {"units": "degrees_north"}),
+            Coord("lon", ("lon",), np.arange(18) * 20.0, {"units": "degrees_east"}),
+        ),
+        ("lat", "lon"),
+    ),
+)
 NORMALS = np.linspace(-8.0, 21.0, 12 * 17).reshape(12, 17)
 
 
@@ -65,6 +81,16 @@ class Case:
         takes_nan: whether it takes NaN at all.
         keeps_dtype: whether floats keep their dtype.
         uncut: dims that a window must take whole, by the step's own docstring.
+        whole: whether values are whole numbers.
+        computes: whether it makes new values of the pixels that it moves, such as an index of bands, so that
+            they do not tell where they came from.
+        period: after how much a coordinate is the same again, by its name.
+        margin: how far, in pixels, it carries what is at a pixel.
+        resamples: how far, in pixels of the input, its values may be from the place that they stand for; it
+            computes as well.
+        gaps: where the output is NaN, for where the input is; by default in the same pixels.
+        joint: whether a pixel is NaN in all bands or in none.
+        field: the values that it is tried on, where random ones would not do.
     """
 
     step: Step
@@ -78,6 +104,14 @@ class Case:
     takes_nan: bool = True
     keeps_dtype: bool = True
     uncut: tuple[str, ...] = ()
+    whole: bool = False
+    computes: bool = False
+    margin: int = 0
+    resamples: float | None = None
+    period: Mapping[str, float] = field(default_factory=dict)
+    gaps: Callable[[Array], Array] | None = None
+    joint: bool = False
+    field: Callable[[Grid], Array] | None = None
 
     def context(self, grid: Grid | None = None, residual: Array | None = None) -> Context:
         """What the step may ask for, the same every time."""
@@ -90,6 +124,111 @@ class Case:
 
 
 PER_BAND: dict[str, Any] = {"grid": BANDS, "uncut": ("band",)}
+FLAGS: dict[str, Any] = {"low": 0, "high": 65535, "whole": True}
+
+
+def _any_band(missing: Array) -> Array:
+    return missing.any(axis=0)
+
+
+def _first_two(missing: Array) -> Array:
+    return np.stack([missing[:2].any(axis=0)] * 2)
+
+
+def _repeated(missing: Array) -> Array:
+    return missing.repeat(3, axis=-2).repeat(3, axis=-1)
+
+
+def _blocks(missing: Array) -> Array:
+    """Where fewer than half of 4 x 4 pixels are there."""
+    ny, nx = (size // 4 * 4 for size in missing.shape[-2:])
+    cut = missing[..., :ny, :nx]
+    return cut.reshape(*cut.shape[:-2], ny // 4, 4, nx // 4, 4).mean(axis=(-3, -1)) > 0.5
+
+
+def _in_blocks(grid: Grid) -> Array:
+    """Values that are one number in each block of 4 x 4."""
+    y, x = np.ogrid[: grid.shape[-2], : grid.shape[-1]]
+    return np.broadcast_to((y // 4) * 10.0 + x // 4, grid.shape).copy()
+
+
+def _ramp(grid: Grid) -> Array:
+    """Values that grow evenly along all dims."""
+    return sum(
+        np.arange(size).reshape([-1 if i == axis else 1 for i in range(len(grid.shape))]) * (axis + 1.0)
+        for axis, size in enumerate(grid.shape)
+    )
+
+
+def _around(missing: Array) -> Array:
+    """Where an interpolation to half pixels meets a pixel that is missing: a block and the edge around it."""
+    out = missing.repeat(2, axis=-2).repeat(2, axis=-1)
+    for axis in (-2, -1):
+        size = out.shape[axis]
+        padded = np.concatenate([out.take([0], axis), out, out.take([size - 1], axis)], axis)
+        out = padded.take(range(size), axis) | out | padded.take(range(2, size + 2), axis)
+    return out
+
+
+def _none_before_or_after(missing: Array) -> Array:
+    there = ~missing
+    before = np.logical_or.accumulate(there, 0)
+    after = np.logical_or.accumulate(there[::-1], 0)[::-1]
+    return missing & ~(before & after)
+
+
+def _none_at_all(missing: Array) -> Array:
+    return np.broadcast_to(missing.all(0), missing.shape)
+
+
+def _padded(missing: Array) -> Array:
+    return np.pad(missing, ((0, 0), (0, 0), (3, 3)), mode="wrap")
+
+
+def _padded_wide(missing: Array) -> Array:
+    return np.concatenate([missing] * 3, 2)
+
+
+def _same_gaps(missing: Array) -> Array:
+    return missing
+
+
+def _three_of_four(missing: Array) -> Array:
+    """Where more than half of the four pixels around are missing."""
+    pairs = missing[..., :-1].astype(int) + missing[..., 1:]
+    return (pairs[:, :-1] + pairs[:, 1:])[..., :17] > 2
+
+
+def _any_of_four(missing: Array) -> Array:
+    return missing.reshape(5, 6, 2, 9, 2).any(axis=(2, 4))
+
+
+def _turned(missing: Array) -> Array:
+    return np.roll(missing[:, ::-1], 9, axis=2)
+
+
+def _in_pairs(grid: Grid) -> Array:
+    """Values that are one number in each block of 2 x 2."""
+    y, x = np.ogrid[: grid.shape[-2], : grid.shape[-1]]
+    return np.broadcast_to((y // 2) * 10.0 + x // 2, grid.shape).copy()
+
+
+def _beside(missing: Array) -> Array:
+    """Where a difference of neighbours in latitude, or in longitude around the globe, meets a gap; and the equator."""
+    padded = np.pad(missing, ((0, 0), (1, 1), (0, 0)), constant_values=False)
+    u = missing | padded[:, :-2] | padded[:, 2:]
+    v = missing | np.roll(missing, 1, 2) | np.roll(missing, -1, 2)
+    near = np.abs(np.linspace(66.0, -55.0, 12)) < 5.0
+    return np.stack([u, v]) | near[:, None]
+
+
+def _all_bands(missing: Array) -> Array:
+    return np.broadcast_to(missing.any(axis=0), (len(missing) - 1, *missing.shape[1:]))
+
+
+REGION: dict[str, Any] = {"grid": GLOBE, "restores": False, "period": {"lon": 360.0}}
+SEASONS = np.linspace(-30, 30, 12 * 12 * 18).reshape(12, 12, 18)
+INDEX: dict[str, Any] = {"grid": BANDS, "low": 0.01, "high": 1.0, "computes": True, "gaps": _any_band}
 CASES: dict[str, tuple[Case, ...]] = {
     "normalize": (
         Case(sg.normalize(mean=812.0, std=340.0), atol=2e-3),
@@ -148,11 +287,119 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case(sg.remote.reflectance(2.75e-5, -0.2), rtol=4e-7, atol=2e-3),
         Case(sg.remote.reflectance([1e-4, 2e-4, 3e-4], offset=-0.1), **PER_BAND, rtol=4e-7, atol=1e-3),
     ),
+    "remote.radiance": (
+        Case(sg.remote.radiance(1.2147e-2, -60.7), rtol=1e-6, atol=4e-3),
+        Case(sg.remote.radiance([0.01, 0.02, 0.03], offset=[-60.0, -50.0, 0.1]), **PER_BAND, rtol=1e-6, atol=4e-3),
+    ),
+    "remote.toa_reflectance": (
+        Case(sg.remote.toa_reflectance(2e-5, -0.1, 43.53), rtol=4e-7, atol=4e-3),
+        Case(
+            sg.remote.toa_reflectance([2e-5, 3e-5, 4e-5], -0.1, sun_elevation=Quantity(0.5, "rad")),
+            **PER_BAND, rtol=4e-7, atol=4e-3,
+        ),
+    ),
+    "remote.sentinel2": (
+        Case(sg.remote.sentinel2("05.10"), rtol=4e-7, atol=2e-3),
+        Case(sg.remote.sentinel2(baseline="N0301", quantification=1000.0), rtol=4e-7),
+    ),
+    "remote.brightness_temperature": (
+        Case(
+            sg.remote.brightness_temperature(774.8853, 1321.0789, 3.3420e-4, 0.1),
+            low=1.0, high=65535.0, rtol=4e-6, atol=0.1,
+        ),
+        Case(sg.remote.brightness_temperature(k1=607.76, k2=1260.56), low=1.0, high=25.0, rtol=4e-6),
+    ),
+    "remote.decibel": (
+        Case(sg.remote.decibel(), low=1e-5, high=40.0, rtol=2e-6),
+        Case(sg.remote.decibel(amplitude=True), low=1e-3, rtol=2e-6),
+        Case(sg.remote.decibel(floor=1e-3), low=-0.6, high=40.0, rtol=2e-6, atol=0.602),
+    ),
+    "remote.qa_mask": (
+        Case(sg.remote.qa_mask(["cloud", "cloud_confidence"], levels={"cloud_confidence": 2}), **FLAGS),
+        Case(sg.remote.qa_mask((0, 3)), **FLAGS),
+        Case(sg.remote.qa_mask("snow", sensor="modis_state"), **FLAGS),
+    ),
+    "remote.class_mask": (
+        Case(sg.remote.class_mask(["cirrus", 9]), low=0, high=11, whole=True),
+        Case(sg.remote.class_mask("cloud_shadow", invert=True), low=0, high=11, whole=True),
+    ),
+    "remote.nodata": (
+        Case(sg.remote.nodata(0), low=0, high=3, whole=True),
+        Case(sg.remote.nodata(value=-9999.0), low=-9999.0, high=-9990.0, whole=True),
+    ),
+    "remote.index": (
+        Case(sg.remote.index("EVI", bands=["blue", "red", "nir"]), **INDEX),
+        Case(sg.remote.index(["NDVI", "MSAVI"], ("red", "nir", "coastal")), **{**INDEX, "gaps": _first_two}),
+    ),
+    "remote.upsample": (
+        Case(sg.remote.upsample(3), BANDS, rtol=4e-7, resamples=0.34, gaps=_repeated),
+        Case(
+            sg.remote.upsample(factor=2, method="bilinear"), BANDS, field=_ramp, atol=1.3, resamples=0.26, gaps=_around,
+        ),
+    ),
+    "remote.downsample": (
+        Case(sg.remote.downsample(4), BANDS, restores=False, field=_in_blocks, rtol=1e-6, resamples=0.0, gaps=_blocks),
+        Case(sg.remote.downsample(1, valid=0.0), restores=False, resamples=0.0),
+    ),
+    "remote.pansharpen": (
+        Case(
+            sg.remote.pansharpen(), BANDS, low=0.01, high=1.0, rtol=1e-6, joint=True, computes=True, gaps=_all_bands,
+        ),
+        Case(
+            sg.remote.pansharpen(pan=0, method="ihs"), BANDS, low=0.01, high=1.0, atol=1e-6, joint=True,
+            computes=True, gaps=_all_bands,
+        ),
+    ),
     "climate.anomaly": (
         Case(sg.climate.anomaly(15.25), EARTH, atol=1e-3),
         Case(sg.climate.anomaly(NORMALS, std=abs(NORMALS) + 1), EARTH, atol=1e-3),
         Case(sg.climate.anomaly(np.stack([NORMALS, -NORMALS, 2 * NORMALS])), EARTH, atol=1e-3),
         Case(sg.climate.anomaly(NORMALS[:, :1].astype(np.float32)), EARTH, atol=1e-3),
+        Case(sg.climate.anomaly(SEASONS, abs(SEASONS) + 1, by="month"), GLOBE, atol=1e-3),
+        Case(sg.climate.anomaly(np.arange(366.0).reshape(366, 1, 1), by="dayofyear"), GLOBE, atol=1e-3),
+    ),
+    "climate.subset": (
+        Case(sg.climate.subset(lon=(-70, 45), lat=(-30, 60), time=("2001-02", "2001-04-15")), **REGION),
+        Case(sg.climate.subset(lon=(-180, 180)), **REGION),
+        Case(sg.climate.subset(x=(500100.0, 500400.0), y=(4099700.0, 4.1e6)), restores=False),
+    ),
+    "climate.cyclic": (
+        Case(sg.climate.cyclic(3), GLOBE, period={"lon": 360.0}, gaps=_padded),
+        Case(sg.climate.cyclic(width=18, dim="lon"), GLOBE, period={"lon": 360.0}, gaps=_padded_wide),
+    ),
+    "climate.detrend": (
+        Case(sg.climate.detrend(), GLOBE, rtol=1e-6, atol=2e-3, computes=True, gaps=_same_gaps),
+        Case(sg.climate.detrend(dim="y"), rtol=1e-6, atol=2e-3, computes=True, margin=12, gaps=_same_gaps),
+    ),
+    "climate.fill_gaps": (
+        Case(sg.climate.fill_gaps(), GLOBE),
+        Case(sg.climate.fill_gaps("inpaint", limit=2.5), BANDS),
+        Case(sg.climate.fill_gaps(method="inpaint"), GLOBE),
+    ),
+    "climate.fill_time": (
+        Case(sg.climate.fill_time(), GLOBE, computes=True, gaps=_none_before_or_after),
+        Case(sg.climate.fill_time(dim="band", ends=True), BANDS, computes=True, gaps=_none_at_all),
+    ),
+    "climate.fft": (
+        Case(sg.climate.fft(), GLOBE, takes_nan=False, computes=True, rtol=1e-6, atol=2e-3),
+        Case(sg.climate.fft(["y", 2], shift=True), BANDS, takes_nan=False, computes=True, rtol=1e-6, atol=2e-3),
+    ),
+    "climate.regrid": (
+        Case(
+            sg.climate.regrid(np.linspace(60.5, -49.5, 11), np.arange(10.0, 350.0, 20.0), valid=0.5), GLOBE,
+            field=_ramp, atol=6.0, resamples=0.0, gaps=_three_of_four,
+        ),
+        Case(
+            sg.climate.regrid(lat=np.linspace(-55.0, 66.0, 12), lon=np.arange(-180, 180, 20), method="nearest"),
+            GLOBE, restores=False, resamples=0.0, period={"lon": 360.0}, gaps=_turned,
+        ),
+        Case(
+            sg.climate.regrid(np.arange(60.5, -60, -22), np.arange(10.0, 350.0, 40.0), "conservative", valid=0.9),
+            GLOBE, field=_in_pairs, restores=False, rtol=1e-6, atol=1e-6, resamples=0.2, gaps=_any_of_four,
+        ),
+    ),
+    "climate.geostrophic": (
+        Case(sg.climate.geostrophic(), GLOBE, low=-2.0, high=2.0, computes=True, margin=1, gaps=_beside),
     ),
 }  # fmt: skip
 
@@ -169,9 +416,12 @@ def registered() -> set[str]:
 def pixels(case: Case, seed: int, *, gaps: bool = True, dtype: Any = np.float32) -> Array:
     """Values for a case, a tenth of them NaN where it takes NaN."""
     rng = np.random.default_rng(seed)
-    values = rng.uniform(case.low, case.high, case.grid.shape).astype(dtype)
+    values = rng.uniform(case.low, case.high, case.grid.shape)
+    values = values if case.field is None else case.field(case.grid)
+    values = (np.rint(values) if case.whole else values).astype(dtype)
     if gaps and case.takes_nan and np.dtype(dtype).kind == "f":
-        values[rng.random(values.shape) < 0.1] = np.nan
+        missing = rng.random(values.shape) < 0.1
+        values[np.broadcast_to(missing[:1], values.shape) if case.joint else missing] = np.nan
     return values
 
 
@@ -200,7 +450,11 @@ def inverse_restores(case: Case, x: Array) -> None:
     back = case.step.invert(y, case.context(residual=residual))
     assert back.shape == x.shape
     expected = x
-    if not case.restores:
+    if case.resamples is not None and case.step.lossy is not None:  # means over gaps fill them
+        both = np.isfinite(back) & np.isfinite(x)
+        assert both.sum() > 0.5 * np.isfinite(x).sum()
+        back, expected = back[both], x[both]
+    elif not case.restores:
         kept = np.isfinite(back)
         assert kept.any()
         assert kept.sum() == np.isfinite(y).sum()
@@ -220,10 +474,12 @@ def window_commutes(case: Case, x: Array, window: Window) -> None:
         source = step.moves.source(window, grid).complete(grid.dims, grid.shape)
         assert source.within(grid.dims, grid.shape)
         part = x[source.slices(grid.dims)]
-        cut = step if step.moves.cut is None else Step(step.moves.cut)
+        given = step.moves.cut_for(window, grid)
+        cut = step if given is None else Step(given)
         found = cut.apply(part, case.context(grid.crop(source)))[0]
-        part_grid = grid.crop(source) if step.moves.cut is not None else step.moves.grid(grid.crop(source))
-        assert part_grid == after.crop(window)
+        if not step.moves.windowed:
+            part_grid = grid.crop(source) if given is not None else step.moves.grid(grid.crop(source))
+            assert part_grid == after.crop(window)
     else:
         assert step.reach.margin is not None
         around = window.expand(step.reach.margin).clip(grid.dims, grid.shape)
@@ -232,9 +488,25 @@ def window_commutes(case: Case, x: Array, window: Window) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
+def plan_commutes(case: Case, x: Array, window: Window) -> None:
+    """What a chain reads for a window is the window of what it computes for the scene, bit for bit."""
+    parent = ArrayScene(x, case.grid, Template("numpy", case.grid.dims, attrs=case.attrs), name="x")
+    scene = StepScene(parent, case.step, Draw(Run(), 0, 0))
+    assert scene.pushes_down
+    whole = case.forward(x)
+    assert (scene.dims, scene.shape, scene.dtype) == (scene.grid.dims, whole.shape, whole.dtype)
+    np.testing.assert_array_equal(scene.read(window), whole[window.slices(scene.dims)])
+
+
 def grid_follows(case: Case, x: Array) -> None:
     """A pixel keeps its place in the world: the step moves the pixel numbers as its grid says."""
     step, grid = case.step, case.grid
+    if case.resamples is not None:
+        _place_follows(case, case.resamples)
+        return
+    if case.computes:
+        _change_follows(case, x)
+        return
     numbers = np.arange(float(np.prod(grid.shape))).reshape(grid.shape)
     moved, after = case.forward(numbers), step.grid_after(grid)
     spatial = [dim for dim in grid.dims if grid.locator is not None and dim in grid.locator.dims]
@@ -242,7 +514,51 @@ def grid_follows(case: Case, x: Array) -> None:
     own = dict(zip(after.dims, np.indices(after.shape)))
     before = grid.pixel_to_world(**index)
     for name, values in after.pixel_to_world(**{dim: own[dim] for dim in spatial}).items():
+        if name in case.period:
+            turns = np.round((values - before[name]) / case.period[name])
+            values = values - turns * case.period[name]
         np.testing.assert_allclose(values, before[name], rtol=1e-12, atol=1e-12)
+
+
+def _place_follows(case: Case, near: float) -> None:
+    """What it makes of the coordinates of the pixels are the coordinates of its own pixels."""
+    grid, after = case.grid, case.step.grid_after(case.grid)
+    places = [dict(zip(g.dims, np.indices(g.shape))) for g in (grid, after)]
+    before, here = (
+        g.pixel_to_world(**{dim: index[dim] for dim in g.dims if dim in g.spatial or g.axis(dim).located})
+        for g, index in zip((grid, after), places)
+    )
+    for name, values in here.items():
+        steps = [np.abs(np.diff(before[name], axis=axis)).max(initial=0) for axis in range(before[name].ndim)]
+        found = case.forward(np.broadcast_to(before[name], grid.shape).copy())
+        if name in case.period:
+            values = values + np.round((found - values) / case.period[name]) * case.period[name]
+        np.testing.assert_allclose(
+            found, np.broadcast_to(values, after.shape), rtol=1e-9, atol=near * max(steps) + 1e-9
+        )
+
+
+def _change_follows(case: Case, x: Array) -> None:
+    """A single pixel that is changed in all bands changes the output at its place in the world, and only there."""
+    grid, after = case.grid, case.step.grid_after(case.grid)
+    x = np.nan_to_num(x, nan=case.low)
+    spatial = [dim for dim in grid.spatial if after.axis(dim).located]
+    place = tuple(3 if dim in grid.spatial else slice(None) for dim in grid.dims)
+    changed = x.copy()
+    changed[place] = np.nan if case.takes_nan else x[place] + 1
+    a, b = case.forward(x), case.forward(changed)
+    found = np.argwhere(~((a == b) | (np.isnan(a) & np.isnan(b))))
+    assert len(found)
+    if len(spatial) < len(grid.spatial):  # frequencies lie nowhere
+        assert not any(after.axis(dim).located for dim in grid.spatial)
+        return
+    here = after.pixel_to_world(**{dim: found[:, after.dims.index(dim)] for dim in spatial})
+    there = grid.pixel_to_world(**dict.fromkeys(spatial, 3))
+    beside = grid.pixel_to_world(**dict.fromkeys(spatial, 3 + case.margin))
+    for name, value in there.items():
+        distance = np.abs(here[name] - value)
+        assert distance.min() <= 1e-9
+        assert distance.max() <= np.abs(beside[name] - value) + 1e-9
 
 
 def dtype_as_declared(case: Case) -> None:
@@ -261,10 +577,12 @@ def dtype_as_declared(case: Case) -> None:
 def nan_stays(case: Case, x: Array) -> None:
     """Where the input is NaN the output is NaN, and nowhere else; what fills NaN brings it back."""
     y, residual = case.step.apply(x, case.context())
-    if case.step.keeps_residual and case.step.moves is None and not case.step.random:
+    if case.step.keeps_residual and case.gaps is None and case.step.moves is None and not case.step.random:
         y = case.step.invert(y, case.context(residual=residual))
     missing = np.isnan(x)
-    if case.step.moves is not None or case.step.random:
+    if case.gaps is not None:
+        missing = case.gaps(missing)
+    elif case.step.moves is not None or case.step.random:
         missing = case.forward(missing.astype(np.float32)) == 1
     np.testing.assert_array_equal(np.isnan(y), missing)
 

@@ -27,8 +27,9 @@ def run(example: Path, folder: Path, samples: Path | None) -> str:
 
 
 def needs(example: Path) -> None:
-    if "torch" in example.name and importlib.util.find_spec("torch") is None:
-        pytest.skip("torch is not installed")
+    for word, module in (("torch", "torch"), ("sst", "scipy"), ("sst", "xarray")):
+        if word in example.name and importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not installed")
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.stem)
@@ -46,8 +47,10 @@ def test_on_real_files(example: Path, tmp_path: Path, samples: Path) -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.stem)
 def test_is_short(example: Path) -> None:
-    assert len(example.read_text().splitlines()) < 60
+    assert len(example.read_text().splitlines()) < 80
 
 
-def test_there_are_five() -> None:
-    assert [p.name[:2] for p in EXAMPLES] == ["01", "02", "03", "04", "05"]
+def test_they_are_numbered() -> None:
+    numbers = [p.name[:2] for p in EXAMPLES]
+    assert len(set(numbers)) == len(numbers)
+    assert {"01", "02", "03", "04", "05", "07", "08"} <= set(numbers)

@@ -90,7 +90,8 @@ def test_real_opens_from_headers_alone(real, monkeypatch):
     def no_pixels(*args):
         raise AssertionError("pixels were read")
 
-    monkeypatch.setattr("streamgeo.sources.fits.read_box", no_pixels)
+    monkeypatch.setattr("streamgeo.sources.layouts.Mapped.read", no_pixels)
+    monkeypatch.setattr("streamgeo.sources.fits_tiles.FitsTiles.read", no_pixels)
     monkeypatch.setattr(CompImageSection, "__getitem__", no_pixels)
     scene = open_scene(str(real[0]))
     assert (

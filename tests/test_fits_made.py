@@ -205,15 +205,20 @@ def test_dims(shape, ctypes, dims, tmp_path):
     assert same(astropy_data(scene.save(tmp_path / "b.fits"), 0), ramp(*shape))
 
 
-@pytest.mark.parametrize("gap", [0, 100, 1 << 15])
-def test_rows_are_read_right_whatever_share_of_them_is_wanted(gap, tmp_path, monkeypatch):
-    monkeypatch.setattr("streamgeo.fits_packing._BLOCK", 1000)  # several reads for one window
-    monkeypatch.setattr("streamgeo.fits_packing._GAP", gap)
+@pytest.mark.parametrize("block", [7, 1000, 1 << 15])
+def test_rows_are_read_right_whatever_share_of_them_is_wanted(block, tmp_path, monkeypatch):
+    monkeypatch.setattr("streamgeo.fits_packing._BLOCK", block)  # several blocks in one window
     data = ramp(3, 41, 101, dtype="i4")
     scene = open_scene(write_fits(tmp_path / "a.fits", fits.PrimaryHDU(data)), raw=True)
     for width in (1, 25, 26, 100, 101):
         window = Window(z=(1, 3), y=(3, 40), x=(101 - width, 101))
         assert same(scene.read(window), data[1:3, 3:40, 101 - width :])
+    make(tmp_path / "b.fits", data, bscale=0.5, bzero=7, blank=3)
+    scaled = open_scene(str(tmp_path / "b.fits"))
+    for width in (1, 25, 26, 100, 101):
+        window = Window(z=(1, 3), y=(3, 40), x=(101 - width, 101))
+        assert same(scaled.read(window), scaled.read()[1:3, 3:40, 101 - width :])
+        assert same(scaled.read(window), data[1:3, 3:40, 101 - width :].astype("f4") * 0.5 + 7)
 
 
 def test_gzipped_files(tmp_path):

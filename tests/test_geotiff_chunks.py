@@ -59,7 +59,10 @@ def same(path: str, count: int, *, seed: int = 0, overview: int | None = None) -
                 if y1 > y0 and x1 > x0:
                     boxes.append(Box(int(x0), int(y0), int(x1 - x0), int(y1 - y0)))
             for box in boxes:
-                y, x = slice(box.row_off, box.row_off + box.height), slice(box.col_off, box.col_off + box.width)
+                y, x = (
+                    slice(box.row_off, box.row_off + box.height),
+                    slice(box.col_off, box.col_off + box.width),
+                )
                 found = scene.read(sg.Window(y=y, x=x))
                 want = expected(src, bands, box, raw)
                 assert found.dtype == want.dtype
@@ -94,7 +97,9 @@ CODECS = ["none", "deflate", "lzw", "zstd", "packbits", "lzma"]
 def made(path: Path, dtype: str, bands: int, *, shape: tuple[int, int] = (53, 70), **options: object) -> str:
     rng = np.random.default_rng(3)
     kind = np.dtype(dtype)
-    smooth = np.add.outer(np.arange(shape[0]), np.arange(shape[1]))[None] + rng.integers(0, 9, (bands, *shape))
+    smooth = np.add.outer(np.arange(shape[0]), np.arange(shape[1]))[None] + rng.integers(
+        0, 9, (bands, *shape)
+    )
     if kind.kind == "f":
         values = (smooth * 1.37 - 20).astype(kind)
     else:
@@ -120,7 +125,9 @@ def test_every_encoding(tmp_path: Path, codec: str, layout: str) -> None:
     fast = 0
     for number, (dtype, bands, interleave, order, predictor) in enumerate(cases):
         kind = np.dtype(dtype)
-        if predictor > 1 and (codec not in ("deflate", "lzw", "zstd") or (predictor == 3) != (kind.kind == "f")):
+        if predictor > 1 and (
+            codec not in ("deflate", "lzw", "zstd") or (predictor == 3) != (kind.kind == "f")
+        ):
             continue
         if number // 3 % 3 != len(layout) % 3 and predictor == 1:
             continue  # a third of the plain ones for each layout keeps this short
@@ -193,7 +200,10 @@ def test_sparse_files_masks_alpha_and_overviews(tmp_path: Path) -> None:
         with rasterio.open(tmp_path / f"sparse_{nodata}.tif", "w", **profile, nodata=nodata) as dst:
             dst.write(np.full((40, 50), 900, np.uint16), 1, window=Box(70, 70, 50, 40))
         assert "chunks of 64 x 64" in same(str(tmp_path / f"sparse_{nodata}.tif"), 20).reader
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(tmp_path / "mask.tif", "w", **profile) as dst:
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(tmp_path / "mask.tif", "w", **profile) as dst,
+    ):
         dst.write(np.arange(60000, dtype=np.uint16).reshape(1, 200, 300))
         dst.write_mask((np.arange(60000).reshape(200, 300) % 7 > 2).astype(np.uint8) * 255)
     assert "masks by rasterio" in same(str(tmp_path / "mask.tif"), 10).reader
@@ -208,7 +218,12 @@ def test_sparse_files_masks_alpha_and_overviews(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> tuple[GeoTiffScene, np.ndarray]:
     path = made(
-        tmp_path_factory.mktemp("t") / "a.tif", "uint16", 3, compress="deflate", predictor=2, **LAYOUTS["tiles"]
+        tmp_path_factory.mktemp("t") / "a.tif",
+        "uint16",
+        3,
+        compress="deflate",
+        predictor=2,
+        **LAYOUTS["tiles"],
     )
     with rasterio.open(path) as src:
         return open_scene(path), src.read().astype(np.float32)  # type: ignore[return-value]
@@ -310,7 +325,9 @@ def fuzz(folder: Path, count: int) -> None:
          ("zstd", "float32", "tiles"), ("packbits", "uint8", "tiles"), ("jpeg", "uint8", "tiles"),
          ("none", "uint16", "tiles")]
     ):  # fmt: skip
-        sizes = {"tiled": True, "blockxsize": 32, "blockysize": 32} if layout == "tiles" else {"blockysize": 7}
+        sizes = (
+            {"tiled": True, "blockxsize": 32, "blockysize": 32} if layout == "tiles" else {"blockysize": 7}
+        )
         made(folder / f"base_{number}.tif", dtype, 2 if codec != "jpeg" else 3, compress=codec, **sizes)
     step = 50
     for first in range(0, count, step):

@@ -60,6 +60,15 @@ def test_window_commutes(case: Case, seed: int) -> None:
     laws.window_commutes(case, laws.pixels(case, seed), window)
 
 
+@pytest.mark.parametrize("case", [p for p in WINDOWED if not p.values[0].step.random])
+@settings(max_examples=10, deadline=None)
+@given(seed=seeds)
+def test_plan_commutes(case: Case, seed: int) -> None:
+    after = case.step.grid_after(case.grid)
+    window = laws.some_window(after, np.random.default_rng(seed), case.uncut)
+    laws.plan_commutes(case, laws.pixels(case, seed), window)
+
+
 @pytest.mark.parametrize("case", MOVING)
 def test_grid_follows(case: Case) -> None:
     laws.grid_follows(case, laws.pixels(case, 0))

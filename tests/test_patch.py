@@ -178,15 +178,24 @@ def test_bad_headers_do_not_hide_the_others(tmp_path: Path) -> None:
         np.save(tmp_path / f"a_{number:02}.npy", np.full((4, 4), number, np.float32))
     for number in (3, 17, 38):
         (tmp_path / f"a_{number:02}.npy").write_bytes(b"no array")
-    chain = sg.files(str(tmp_path / "*.npy"), key="x").key_transform("x", sg.open_numpy()).key_transform("x", sg.patch(2))
-    with pytest.raises(sg.SampleError, match=r"3 of 40 scenes cannot be opened: sample 3: .*a_03.*a_17.*a_38") as told:
+    chain = (
+        sg.files(str(tmp_path / "*.npy"), key="x")
+        .key_transform("x", sg.open_numpy())
+        .key_transform("x", sg.patch(2))
+    )
+    with pytest.raises(
+        sg.SampleError, match=r"3 of 40 scenes cannot be opened: sample 3: .*a_03.*a_17.*a_38"
+    ) as told:
         len(chain)
     assert isinstance(told.value.__cause__, sg.OpenError)
     for shuffled in (False, True):
         buffer = chain.shuffle(seed=1) if shuffled else chain
         with pytest.raises(sg.SampleError, match="a_(03|17|38)"):
             list(buffer.to_stream())
-        for stream in (buffer.to_stream().on_error("skip", limit=5), buffer.prefetch(4, 2).on_error("skip", limit=5)):
+        for stream in (
+            buffer.to_stream().on_error("skip", limit=5),
+            buffer.prefetch(4, 2).on_error("skip", limit=5),
+        ):
             values = sorted({int(s["x"][0, 0]) for s in stream})
             assert values == [n for n in range(40) if n not in (3, 17, 38)]
             assert len(stream.skipped) == 3

@@ -29,11 +29,14 @@ HEAVY = (
 # a package's parts may import what stands in brackets before them.
 ROOMS = [
     ["errors"], ["gate"], ["window", "cf_packing", "names", "netcdf_lock"], ["locate"], ["fits_cards", "fits_packing"],
-    ["grid"], ["template", "parameters", "digest"], ["meter"], ["chunks", "order", "slots"], ["chunked"], ["step"], ["pointwise"],
+    ["grid"], ["template", "parameters", "digest", "dataarrays"], ["meter"],
+    ["chunks", "order", "slots"], ["chunked"], ["step"], ["pointwise"],
     ["sinks.beside", "sinks.geotiff_values", "sinks.located", "sinks.numbers"], ["sinks.regular", "sinks.grouped"],
     ["sinks.fits", "sinks.geotiff", "sinks.netcdf", "sinks.hdf5", "sinks.numpy"], ["sinks"],
-    ["scene"], ["sources.handles", "sources.cf"], ["sources.layouts", "sources.grid_mapping"],
-    ["sources.classic", "sources.hdf5_filters"], ["sources.hdf5_chunks"], ["sources.hdf5_index"], ["sources.grouped"],
+    ["scene"], ["sources.handles", "sources.cf", "sources.fits_headers", "sources.fits_codecs"],
+    ["sources.layouts", "sources.grid_mapping", "sources.fits_images"], ["sources.fits_tiles"],
+    ["sources.classic", "sources.hdf5_filters", "sources.geotiff_chunks"],
+    ["sources.hdf5_chunks"], ["sources.hdf5_index"], ["sources.grouped"],
     ["sources.fits", "sources.geotiff", "sources.netcdf", "sources.hdf5", "sources.numpy", "sources.stack"],
     ["steps.stitch"],
     ["steps.normalize", "steps.stretch", "steps.gaps", "steps.geometry", "steps.cast", "steps.patch"],
@@ -42,7 +45,7 @@ ROOMS = [
     ["core", "features", "tokenizer_helpers"], ["links"], ["wayback", "replay"],
     ["state", "stats"], ["progress"], ["outline"], ["running", "predict", "explain"], ["vocabulary.base"],
     ["vocabulary.array_kernels"], ["vocabulary.image_kernels", "vocabulary.file_kernels"],
-    ["vocabulary"], ["chain"], ["begin"], [""],
+    ["vocabulary"], ["chain"], ["begin"], ["convert_xarray"], [""],
     ["plot", "made"], ["demo"], ["cli"],
 ]  # fmt: skip
 RANK = {name: rank for rank, room in enumerate(ROOMS) for name in room}

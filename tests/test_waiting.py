@@ -59,7 +59,9 @@ def test_a_timeout_that_is_none(timeout: object) -> None:
 def test_closing_while_a_sample_is_waited_for() -> None:
     go = threading.Event()
     threads = set(threading.enumerate())
-    stream = sg.buffer_from_vector([{"x": 1}] * 9).key_transform("x", lambda x: go.wait(30) * x).prefetch(2, 2)
+    stream = (
+        sg.buffer_from_vector([{"x": 1}] * 9).key_transform("x", lambda x: go.wait(30) * x).prefetch(2, 2)
+    )
     iterator = iter(stream)
     with pytest.raises(sg.WaitError):
         iterator.next(timeout=0.01)  # type: ignore[attr-defined]

@@ -73,7 +73,9 @@ class Node:
 
     def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
         """The items of one epoch, or the rest of it behind ``cursor``."""
-        return (Task(partial(self.item, index, run), index + 1) for index in range(cursor or 0, self.length(run)))
+        return (
+            Task(partial(self.item, index, run), index + 1) for index in range(cursor or 0, self.length(run))
+        )
 
     def text(self) -> str:
         """The call that made it."""

@@ -86,7 +86,9 @@ class Expand(Link):
     def length(self, run: Run) -> int:
         """How many patches all scenes have, from their headers."""
         if not self.before.indexable:
-            raise TypeError(f"{self.shown[1:]}: how many patches a stream of scenes gives is known at its end")
+            raise TypeError(
+                f"{self.shown[1:]}: how many patches a stream of scenes gives is known at its end"
+            )
         size = self.before.length(run)
         self._count_to(size, run)
         return self._ends(run)[size - 1] if size else 0

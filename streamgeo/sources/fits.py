@@ -1,58 +1,58 @@
 """FITS images: path -> lazy scene.
 
-Plain images are read with ``pread``, only the bytes that a window needs; tile-compressed images and gzipped
-files are decoded by astropy. Format: FITS standard 4.0 (Pence et al. 2018), https://fits.gsfc.nasa.gov.
+Plain images are memory-mapped, tiles of compressed ones decoded by all threads and kept; what only astropy reads is
+read by it once, under a lock, and kept. Format: FITS standard 4.0 (Pence et al. 2018), https://fits.gsfc.nasa.gov.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.errors import OpenError, StreamGeoError
+from streamgeo.chunked import At, Box, Chunked
+from streamgeo.chunks import CACHE
+from streamgeo.errors import OpenError
 from streamgeo.fits_cards import (
     AxisView,
     clean_header,
     flat_axes,
     has_wcs,
-    is_number,
     unusable,
     view_header,
     wcs_key,
 )
-from streamgeo.fits_packing import DTYPES, Box, Packing, physical, read_box
+from streamgeo.fits_packing import Unpacking
 from streamgeo.grid import Grid
 from streamgeo.locate import WcsLocator
 from streamgeo.scene import Scene
+from streamgeo.sources.fits_headers import Unusual, read_header
+from streamgeo.sources.fits_images import (
+    DEFAULT_NAMES,
+    Image,
+    Which,
+    close_fits,
+    find_images,
+    open_fits,
+    packed,
+    reading,
+)
+from streamgeo.sources.fits_tiles import FitsTiles, grouped, layout
 from streamgeo.sources.handles import POOL, identity
+from streamgeo.sources.layouts import Identity, Mapped, Uncovered, open_bytes
 from streamgeo.template import Template
 from streamgeo.window import Window
 
 Array = NDArray[Any]
-Which = int | str | Sequence[int | str] | None
-
-_PACKERS = (b"\x1f\x8b", b"\x1f\x9d", b"BZh", b"PK", b"\xfd7zXZ")  # gzip, compress, bzip2, zip, xz
-_DEFAULT_NAMES = ("", "PRIMARY", "COMPRESSED_IMAGE")
-
-
-class Image(NamedTuple):
-    """One image HDU, by its header. Plain pixels begin at byte ``offset``; None: astropy decodes them."""
-
-    hdu: int
-    name: str
-    dims: tuple[str, ...]
-    shape: tuple[int, ...]
-    packing: Packing
-    offset: int | None
+_SMALL = 1 << 13  # numbers a piece: below, pieces of chunks are put together first and unpacked at once
 
 
 def open_scene(path: str, *, hdu: Which = None, raw: bool = False) -> FitsScene:
@@ -77,8 +77,7 @@ def open_scene(path: str, *, hdu: Which = None, raw: bool = False) -> FitsScene:
     """
     path = os.fspath(path)
     mark = identity(path)
-    with _reading(path), POOL.lease("fits", path, _open, _close) as hdus:
-        chosen = [_image(hdus, index, path, mark[0]) for index in _choose(hdus, hdu, path)]
+    chosen = find_images(path, mark[0], hdu)
     _check_alike(chosen, Path(path).name, raw)
     stacked = not (hdu is None or isinstance(hdu, int | str))
     return FitsScene(path, mark, tuple(chosen), raw=raw, stacked=stacked)
@@ -111,6 +110,7 @@ class FitsScene(Scene):
         self.shape = (len(images), *first.shape) if stacked else first.shape
         self.dtype = first.packing.dtype if raw else np.dtype(np.float32)
         self._path, self._mark, self._images, self._raw, self._stacked = path, mark, images, raw, stacked
+        self._maps = tuple(_mapped(path, mark, image) for image in images)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -126,7 +126,10 @@ class FitsScene(Scene):
     def _headers(self) -> tuple[tuple[str, ...], dict[str, Any], str]:
         """Header of each image as text, the cards of the first, and the primary header unless it is one."""
         self._check_unchanged()
-        with _reading(f"the header of {self._path}"), POOL.lease("fits", self._path, _open, _close) as hdus:
+        with (
+            reading(f"the header of {self._path}"),
+            POOL.lease("fits", self._path, open_fits, close_fits) as hdus,
+        ):
             read = [clean_header(hdus[image.hdu].header) for image in self._images]
             primary = "" if any(image.hdu == 0 for image in self._images) else clean_header(hdus[0].header)[0]
         return tuple(text for text, _ in read), read[0][1], primary
@@ -158,7 +161,7 @@ class FitsScene(Scene):
             format="fits",
             dims=self.dims,
             raw=self._raw,
-            name=",".join(image.name for image in self._images if image.name not in _DEFAULT_NAMES),
+            name=",".join(image.name for image in self._images if image.name not in DEFAULT_NAMES),
             units=str(attrs.get("BUNIT") or "").strip(),
             nodata=packing.blank if self._raw else None,
             attrs=attrs,
@@ -175,187 +178,150 @@ class FitsScene(Scene):
             },
         )
 
+    # -- pixels -----------------------------------------------------------------------------------------
+
     def _read(self, window: Window) -> Array:
+        try:
+            out = np.empty(window.shape, self.dtype)
+        except (MemoryError, ValueError) as error:
+            raise OpenError(
+                f"read: {window} of {self.name} does not fit in memory ({error}); read smaller windows"
+            ) from error
+        self._read_into(window, out)
+        return out
+
+    def _read_into(self, window: Window, out: Array) -> None:
+        if not out.size:
+            return
         self._check_unchanged()
         box = tuple((window[dim].start, window[dim].stop) for dim in self._images[0].dims)
         if not self._stacked:
-            return self._pixels(self._images[0], box)
-        out = np.empty(window.shape, self.dtype)
-        for i, image in enumerate(self._images[window["hdu"]]):
-            out[i] = self._pixels(image, box)
-        return out
+            self._fill(0, box, out)
+            return
+        for place, number in enumerate(range(len(self._images))[window["hdu"]]):
+            self._fill(number, box, out[place])
 
-    def _pixels(self, image: Image, box: Box) -> Array:
-        stored = np.empty(tuple(hi - lo for lo, hi in box), image.packing.dtype)
-        if not stored.size:
-            return stored.astype(self.dtype)
-        path = self._path
-        with _reading(f"hdu {image.hdu} of {path}"):
-            if image.offset is not None:
-                with POOL.lease("fits-bytes", path, _open_bytes, os.close) as fd:
-                    read_box(stored, fd, image.offset, image.shape, box)
-            else:
-                with POOL.lease("fits", path, _open, _close) as hdus:
-                    stored[...] = hdus[image.hdu].section[tuple(slice(lo, hi) for lo, hi in box)]
-        return stored if self._raw else physical(stored, image.packing)
+    @cached_property
+    def _unpackings(self) -> list[Unpacking]:
+        return [Unpacking(image.packing) for image in self._images]
+
+    def _fill(self, number: int, box: Box, out: Array) -> None:
+        put, mapped = np.copyto if self._raw else self._unpackings[number], self._maps[number]
+        if mapped is not None:
+            mapped.read(tuple(slice(low, high) for low, high in box), out, put)
+            return
+        chunks = self._chunks(number)
+        pieces = math.prod((high - 1) // n - low // n + 1 for (low, high), n in zip(box, chunks.chunks))
+        if self._raw or self._unpackings[number].plain or out.size >= _SMALL * pieces:
+            chunks.read(box, out, put)
+        else:
+            whole = np.empty(out.shape, chunks.dtype)
+            chunks.read(box, whole)
+            put(out, whole)
+
+    def _chunks(self, number: int) -> FitsTiles | ByAstropy:
+        """The chunks of a compressed image; where they lie is kept in the cache."""
+        image = self._images[number]
+        key = ("layout", "fits", self._path, *self._mark, image.hdu)
+        find = partial(_layout, self._path, self._mark, image)
+        found: FitsTiles | ByAstropy = CACHE.get(key, find, lambda chunks: int(chunks.nbytes))
+        return found
+
+    @property
+    def reader(self) -> str:
+        """How its pixels are read: memory-mapped, by chunk and codec, or by astropy and why."""
+        words = [
+            "memory-mapped" if self._maps[number] is not None else self._chunks(number).words
+            for number in range(len(self._images))
+        ]
+        return "; ".join(dict.fromkeys(words))
 
     def _check_unchanged(self) -> None:
         if identity(self._path) != self._mark:
             raise OpenError(f"open_fits: {self._path} has changed since it was opened; open it again")
 
 
-# -- what the headers say -------------------------------------------------------------------------------
+# -- how the pixels are stored --------------------------------------------------------------------------
 
 
-@contextmanager
-def _reading(what: str) -> Iterator[None]:
-    """Whatever a damaged file makes a library raise becomes one OpenError."""
+class ByAstropy(Chunked):
+    """An image that only astropy reads: in pieces of whole tiles, or all of it where the whole file is packed."""
+
+    nbytes = 512
+
+    def __init__(
+        self, path: str, identity: Identity, image: Image, pieces: tuple[int, ...], reason: str
+    ) -> None:
+        self.path, self.identity, self.image = path, identity, image
+        self.shape, self.chunks, self.dtype = image.shape, pieces, image.packing.dtype
+        self.codec = self.words = f"astropy, because {reason}"
+        self.key = ("fits by astropy", path, *identity, image.hdu)
+
+    def decode(self, at: At) -> Array:
+        """The pixels of one piece; see :meth:`Chunked.decode`."""
+        return by_astropy(
+            self.path,
+            self.image.hdu,
+            tuple((i * n, min((i + 1) * n, size)) for i, n, size in zip(at, self.chunks, self.shape)),
+        )
+
+
+def by_astropy(path: str, hdu: int, box: Box) -> Array:
+    """Pixels as astropy reads them, before BSCALE and BZERO.
+
+    One thread at a time: its decoder of HCOMPRESS mixes up the pixels of images that two threads decode at once.
+
+    Raises:
+        OpenError: when it cannot.
+    """
+    with (
+        _ASTROPY,
+        reading(f"hdu {hdu} of {path}"),
+        POOL.lease("fits", path, open_fits, close_fits) as hdus,
+    ):
+        return np.asarray(hdus[hdu].section[tuple(slice(low, high) for low, high in box)])
+
+
+_ASTROPY = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _ASTROPY
+    _ASTROPY = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _mapped(path: str, mark: Identity, image: Image) -> Mapped | None:
+    """The pixels of an image that is stored as it is."""
+    if image.offset is None:
+        return None
+    dtype = image.packing.dtype.newbyteorder(">")
+    strides = tuple(dtype.itemsize * math.prod(image.shape[i + 1 :]) for i in range(len(image.shape)))
+    return Mapped(path, mark, image.offset, image.shape, strides, dtype)
+
+
+def _layout(path: str, mark: Identity, image: Image) -> FitsTiles | ByAstropy:
+    """The chunks of a compressed image, as its header lists them."""
     try:
-        yield
-    except StreamGeoError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise OpenError(f"open_fits: {what} cannot be read: damaged or not FITS ({reason})") from error
+        if image.header is None:
+            raise Uncovered("the whole file is packed" if packed(path) else "its header is unusual")
+        with POOL.lease("bytes", path, open_bytes, os.close) as fd:
+            library = partial(by_astropy, path, image.hdu)
+            return layout(path, mark, image.hdu, fd, read_header(fd, image.header), library)
+    except (Uncovered, Unusual) as reason:
+        return ByAstropy(path, mark, image, _pieces(path, image), str(reason))
 
 
-def _open(path: str) -> Any:
-    from astropy.io import fits
-
-    # No memory maps: a file that shrinks under a map kills the process, and maps count as resident memory.
-    return fits.open(path, mode="readonly", memmap=False, do_not_scale_image_data=True)
-
-
-def _close(hdus: Any) -> None:
-    hdus.close()
-
-
-def _open_bytes(path: str) -> int:
-    return os.open(path, os.O_RDONLY)
-
-
-def _walk(hdus: Any) -> Iterator[tuple[int, Any]]:
-    """HDUs one by one, so that no more headers are read than needed."""
-    index = 0
-    while True:
-        try:
-            hdu = hdus[index]
-        except IndexError:
-            return
-        yield index, hdu
-        index += 1
-
-
-def _is_image(hdu: Any) -> bool:
-    return bool(getattr(hdu, "is_image", False)) and len(hdu.shape) > 0 and all(hdu.shape)
-
-
-def _contents(hdus: Any) -> str:
-    """What a file holds, for messages."""
-    words, end, path = [], 0, hdus.filename()
-    for index, hdu in _walk(hdus):
-        if _is_image(hdu):
-            kind = "x".join(str(n) for n in hdu.shape) + " image"
-        else:
-            kind = "table" if "Table" in type(hdu).__name__ else "no data"
-        words.append(f"hdu {index} {hdu.name!r} ({kind})")
-        end = hdu.fileinfo()["datLoc"] + hdu.fileinfo()["datSpan"]
-    rest = 0 if _packed(path) else Path(path).stat().st_size - end
-    if rest > 0:
-        words.append(f"then {rest} bytes that are no whole HDU: the file is truncated or damaged")
-    return ", ".join(words)
-
-
-def _choose(hdus: Any, which: Which, path: str) -> list[int]:
-    """Indices of the HDUs that were asked for."""
-    name = Path(path).name
-    if which is None:
-        found = next((index for index, hdu in _walk(hdus) if _is_image(hdu)), None)
-        if found is not None:
-            return [found]
-        tables = [index for index, hdu in _walk(hdus) if "Table" in type(hdu).__name__]
-        if tables:
-            raise OpenError(
-                f"open_fits: {name} holds tables and no image: {_contents(hdus)}; read a table with "
-                f"astropy.table.Table.read({name!r}, hdu={tables[0]})"
-            )
-        raise OpenError(f"open_fits: {name} holds no image with pixels: {_contents(hdus)}")
-    wanted = [which] if isinstance(which, int | str) else list(which)
-    if not wanted:
-        raise OpenError(f"open_fits: hdu=[] names no HDU of {name}; it has {_contents(hdus)}")
-    return [_index(hdus, one, name) for one in wanted]
-
-
-def _index(hdus: Any, which: int | str, name: str) -> int:
-    for index, hdu in _walk(hdus):
-        if which == index if isinstance(which, int) else which.strip().upper() == hdu.name.upper():
-            if not _is_image(hdu):
-                raise OpenError(
-                    f"open_fits: hdu {which!r} of {name} holds no image with pixels; it has {_contents(hdus)}"
-                )
-            return index
-    raise OpenError(f"open_fits: no hdu {which!r} in {name}; it has {_contents(hdus)}")
-
-
-def _image(hdus: Any, index: int, path: str, file_size: int) -> Image:
-    """The image of one HDU from its header; pixels that the file is too short for are an error."""
-    hdu = hdus[index]
-    header, shape = hdu.header, tuple(int(n) for n in hdu.shape)
-    dtype = np.dtype(DTYPES[header["BITPIX"]])
-    packing = Packing(dtype, _number(header, "BSCALE", 1), _number(header, "BZERO", 0), _blank(header, dtype))
-    info = hdu.fileinfo()
-    offset, span = int(info["datLoc"]), int(info["datSpan"])
-    plain = not _packed(path)
-    compressed = type(hdu).__name__ == "CompImageHDU"
-    if plain:
-        # The last block of a table may lack its padding, not more.
-        need = max(span - 2879, 1) if compressed else math.prod(shape) * packing.dtype.itemsize
-        if offset + need > file_size:
-            raise OpenError(
-                f"open_fits: {path} is truncated: the pixels of hdu {index} take {need} bytes from byte "
-                f"{offset} on, and the file ends at byte {file_size}; fetch it again"
-            )
-    name = "" if hdu.name in _DEFAULT_NAMES else hdu.name
-    direct = offset if plain and not compressed else None
-    return Image(index, name, _dims(header, len(shape)), shape, packing, direct)
-
-
-def _packed(path: str) -> bool:
-    with Path(path).open("rb") as file:
-        return file.read(6).startswith(_PACKERS)
-
-
-def _number(header: Any, keyword: str, default: float) -> float:
-    value = header.get(keyword, default)
-    if not is_number(value):
-        raise OpenError(f"open_fits: {keyword} = {value!r} is not a number, so the pixels have no values")
-    return float(value)
-
-
-def _blank(header: Any, dtype: np.dtype[Any]) -> int | None:
-    """BLANK of an integer image; astropy has warned where it is not an integer."""
-    value = header.get("BLANK") if dtype.kind != "f" else None
-    return value if isinstance(value, int) and is_number(value) else None
-
-
-_NAMES = (
-    ("TIME", "time"), ("UTC", "time"), ("TAI", "time"),
-    ("WAVE", "wave"), ("AWAV", "wave"), ("FREQ", "freq"), ("STOKES", "stokes"),
-)  # fmt: skip
-
-
-def _dims(header: Any, naxis: int) -> tuple[str, ...]:
-    """Names of the dims in numpy order: y and x last, leading ones by what CTYPE says of them."""
-    names = ["x", "y"][:naxis]
-    for axis in range(3, naxis + 1):
-        try:
-            kind = str(header.get(f"CTYPE{axis}", "")).strip().upper()
-        except Exception:  # a card that does not parse names nothing
-            kind = ""
-        other = "z" if axis == 3 else f"axis{axis}"
-        name = next((dim for start, dim in _NAMES if kind.startswith(start)), other)
-        names.append(name if name not in names else f"axis{axis}")
-    return tuple(reversed(names))
+def _pieces(path: str, image: Image) -> tuple[int, ...]:
+    """What astropy reads at once: its tiles, as many as make a good part of a megabyte; else the whole image."""
+    with _ASTROPY, reading(path), POOL.lease("fits", path, open_fits, close_fits) as hdus:
+        tile = getattr(hdus[image.hdu], "tile_shape", None)
+    if tile is None or packed(path):
+        return image.shape
+    return grouped(image.shape, tuple(int(n) for n in tile), image.packing.dtype.itemsize)
 
 
 # -- where the pixels lie -------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import posixpath
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.cf_packing import Packing, decode, own_fill
+from streamgeo.cf_packing import Packing, Unpacking, own_fill
 from streamgeo.errors import OpenError
 from streamgeo.grid import Grid
 from streamgeo.locate import Coord
@@ -23,11 +24,15 @@ from streamgeo.scene import Scene
 from streamgeo.sources import cf
 from streamgeo.sources.cf import Catalogue, Variable
 from streamgeo.sources.grid_mapping import crs_attributes, grid_mapping
+from streamgeo.sources.handles import identity
+from streamgeo.sources.hdf5_chunks import Layout
+from streamgeo.sources.layouts import Mapped, Refused
 from streamgeo.template import Template
 from streamgeo.window import Window
 
 Array = NDArray[Any]
 _LISTED = 12
+_SMALL = 1 << 13  # numbers a piece: below, pieces of chunks are put together first and unpacked at once
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class GroupedScene(Scene):
     """One variable of a file, or several of the same dims stacked in a leading dim ``variable``."""
 
     format: ClassVar[str]
+    library: ClassVar[str]  # that reads what is not covered here
 
     def __init__(
         self, path: str, targets: Sequence[Variable], packings: Sequence[Packing], raw: bool
@@ -64,6 +70,14 @@ class GroupedScene(Scene):
         self.dims = (self._stack, *self._inner) if self._stack else self._inner
         self.shape = (len(targets), *first.shape) if self._stack else first.shape
         self.dtype = np.dtype(np.float32) if not raw else _dtype(first).newbyteorder("=")
+        self._layouts: dict[int, Layout] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_layouts": {}}
+
+    @abstractmethod
+    def _layout(self, target: Variable) -> Layout:
+        """How the pixels of a variable lie in the file as it is now."""
 
     @abstractmethod
     def _header(self) -> Header:
@@ -78,19 +92,65 @@ class GroupedScene(Scene):
         """The file that it comes from."""
         return (self._path,)
 
+    # -- pixels -----------------------------------------------------------------------------------------
+
     def _read(self, window: Window) -> Array:
-        index = window.slices(self._inner)
-        if not self._stack:
-            return self._pixels(0, index)
-        chosen = range(len(self._targets))[window[self._stack]]
-        out = np.empty(window.shape, self.dtype)
-        for position, i in enumerate(chosen):
-            out[position] = self._pixels(i, index)
+        try:
+            out = np.empty(window.shape, self.dtype)
+        except (MemoryError, ValueError) as error:
+            raise OpenError(
+                f"read: {window} of {self.name} does not fit in memory ({error}); read smaller windows"
+            ) from error
+        self._read_into(window, out)
         return out
 
-    def _pixels(self, i: int, index: tuple[slice, ...]) -> Array:
-        stored = self._stored(self._targets[i].path, index)
-        return stored if self._raw else decode(stored, self._packings[i])
+    def _read_into(self, window: Window, out: Array) -> None:
+        if not out.size:
+            return
+        index = window.slices(self._inner)
+        if not self._stack:
+            self._fill(0, index, out)
+            return
+        for position, i in enumerate(range(len(self._targets))[window[self._stack]]):
+            self._fill(i, index, out[position])
+
+    @cached_property
+    def _unpackings(self) -> list[Unpacking]:
+        return [Unpacking(packing, _dtype(v)) for packing, v in zip(self._packings, self._targets)]
+
+    def _fill(self, i: int, index: tuple[slice, ...], out: Array) -> None:
+        found, put = self._found(i), np.copyto if self._raw else self._unpackings[i]
+        if isinstance(found, Refused):
+            put(out, self._stored(self._targets[i].path, index))
+        elif isinstance(found, Mapped):
+            found.read(index, out, put)
+        else:
+            box = tuple((part.start, part.stop) for part in index)
+            if self._raw or out.size >= _SMALL * _pieces(box, found.chunks):
+                found.read(box, out, put)
+            else:
+                whole = np.empty(out.shape, found.dtype)
+                found.read(box, whole)
+                put(out, whole)
+
+    def _found(self, i: int) -> Layout:
+        """The layout of a target, looked for again when the file has changed."""
+        found = self._layouts.get(i)
+        if found is None or found.identity != identity(self._path):
+            found = self._layouts[i] = self._layout(self._targets[i])
+        return found
+
+    @property
+    def reader(self) -> str:
+        """How its pixels are read: by chunk and filters, memory-mapped, or by the library and why."""
+        return "; ".join(dict.fromkeys(self._how(self._found(i)) for i in range(len(self._targets))))
+
+    def _how(self, found: Layout) -> str:
+        if isinstance(found, Refused):
+            return f"{self.library}, because {found.reason}"
+        if isinstance(found, Mapped):
+            return "memory-mapped"
+        return f"chunks of {' x '.join(map(str, found.chunks))} ({found.codec})"
 
     # -- header -----------------------------------------------------------------------------------------
 
@@ -201,6 +261,11 @@ class GroupedScene(Scene):
             }
             for dim, (i, leaf) in ids.items()
         }
+
+
+def _pieces(box: tuple[tuple[int, int], ...], chunks: tuple[int, ...]) -> int:
+    """How many chunks a box touches."""
+    return math.prod((high - 1) // size - low // size + 1 for (low, high), size in zip(box, chunks))
 
 
 def keeps_fill(variable: Variable, packing: Packing) -> bool:

@@ -14,10 +14,13 @@ import numpy as np
 
 from streamgeo.cf_packing import Packing, native, packing
 from streamgeo.errors import OpenError, StreamGeoError
+from streamgeo.netcdf_lock import lock
 from streamgeo.scene import Scene
+from streamgeo.sources import hdf5_index
 from streamgeo.sources.cf import Variable
 from streamgeo.sources.grouped import Array, GroupedScene, Header, Words, ancestors, choose, same_dtype
 from streamgeo.sources.handles import POOL
+from streamgeo.sources.hdf5_chunks import Layout
 
 _WORDS = Words("open_hdf5", "dataset", "dataset")
 _BARE_DIM = "This is a netCDF dimension but not a netCDF variable"
@@ -64,6 +67,11 @@ class Hdf5Scene(GroupedScene):
     """One dataset of an HDF5 file, or several stacked; see :func:`open_scene`."""
 
     format = "hdf5"
+    library = "h5py"
+
+    def _layout(self, target: Variable) -> Layout:
+        assert target.dtype is not None
+        return hdf5_index.layout(self._path, target.path, target.shape, target.dtype, _pixels)
 
     def _header(self) -> Header:
         with _file(self._path) as handle:
@@ -74,16 +82,21 @@ class Hdf5Scene(GroupedScene):
         )
 
     def _stored(self, path: str, index: tuple[slice, ...] | None = None) -> Array:
-        import h5py
+        return _pixels(self._path, path, () if index is None else index)
 
-        with _file(self._path) as handle:
-            dataset = handle[path]
-            text = h5py.check_string_dtype(dataset.dtype)
-            source = dataset.asstr() if text is not None and text.length is None else dataset
-            stored = source[() if index is None else index]
-        if isinstance(stored, str):
-            return np.array(stored, dtype=object)
-        return native(np.asarray(stored))
+
+def _pixels(path: str, name: str, index: Any) -> Array:
+    """Pixels of a dataset as stored, in native byte order."""
+    import h5py
+
+    with _file(path) as handle:
+        dataset = handle[name]
+        text = h5py.check_string_dtype(dataset.dtype)
+        source = dataset.asstr() if text is not None and text.length is None else dataset
+        stored = source[index]
+    if isinstance(stored, str):
+        return np.array(stored, dtype=object)
+    return native(np.asarray(stored))
 
 
 def _packing(variable: Variable, file: str) -> Packing:
@@ -94,16 +107,21 @@ def _packing(variable: Variable, file: str) -> Packing:
 
 @contextmanager
 def _file(path: str) -> Iterator[Any]:
-    """An open ``h5py.File``; whatever goes wrong is an OpenError that names the file."""
-    try:
-        with POOL.lease("hdf5", path, _open, _close) as handle:
-            yield handle
-    except (StreamGeoError, MemoryError):
-        raise
-    except Exception as error:
-        raise OpenError(
-            f"open_hdf5: {path} cannot be read ({error}); it is damaged, cut short or not HDF5"
-        ) from error
+    """An open ``h5py.File``; whatever goes wrong is an OpenError that names the file.
+
+    The lock is that of netCDF-C: where both use one HDF5 library, its calls must not overlap. h5py has a lock for
+    the whole process anyhow, so nothing is lost.
+    """
+    with lock():
+        try:
+            with POOL.lease("hdf5", path, _open, _close, shared=True) as handle:
+                yield handle
+        except (StreamGeoError, MemoryError):
+            raise
+        except Exception as error:
+            raise OpenError(
+                f"open_hdf5: {path} cannot be read ({error}); it is damaged, cut short or not HDF5"
+            ) from error
 
 
 def _open(path: str) -> Any:
@@ -113,7 +131,8 @@ def _open(path: str) -> Any:
 
 
 def _close(handle: Any) -> None:
-    handle.close()
+    with lock():
+        handle.close()
 
 
 # -- header ---------------------------------------------------------------------------------------------

@@ -20,10 +20,11 @@ from streamgeo.cf_packing import Packing, native, packing
 from streamgeo.errors import OpenError, StreamGeoError
 from streamgeo.netcdf_lock import lock
 from streamgeo.scene import Scene
-from streamgeo.sources import classic
+from streamgeo.sources import classic, hdf5_index
 from streamgeo.sources.cf import Variable
 from streamgeo.sources.grouped import Array, GroupedScene, Header, Words, ancestors, choose, same_dtype
-from streamgeo.sources.handles import POOL
+from streamgeo.sources.handles import POOL, identity
+from streamgeo.sources.hdf5_chunks import Layout
 
 _WORDS = Words("open_netcdf", "variable", "variable")
 
@@ -62,20 +63,33 @@ class NetcdfScene(GroupedScene):
     """One variable of a NetCDF file, or several stacked; see :func:`open_scene`."""
 
     format = "netcdf"
+    library = "netCDF4"
+
+    def _layout(self, target: Variable) -> Layout:
+        dtype = target.dtype
+        assert dtype is not None
+        if classic.header(self._path, identity(self._path)) is not None:
+            return classic.layout(self._path, target.path, target.shape, dtype)
+        return hdf5_index.layout(self._path, target.path, target.shape, dtype, _pixels)
 
     def _header(self) -> Header:
         with _dataset(self._path) as dataset:
             return _scan(dataset)
 
     def _stored(self, path: str, index: tuple[slice, ...] | None = None) -> Array:
-        with _dataset(self._path) as dataset:
-            stored = _locate(dataset, path)[... if index is None else index]
-        if isinstance(stored, str):
-            return np.array(stored, dtype=object)
-        return native(np.asarray(stored))
+        return _pixels(self._path, path, ... if index is None else index)
 
 
 # -- the library, under its lock ---------------------------------------------------------------------
+
+
+def _pixels(path: str, name: str, index: Any) -> Array:
+    """Pixels of a variable as stored, in native byte order."""
+    with _dataset(path) as dataset:
+        stored = _locate(dataset, name)[index]
+    if isinstance(stored, str):
+        return np.array(stored, dtype=object)
+    return native(np.asarray(stored))
 
 
 @contextmanager

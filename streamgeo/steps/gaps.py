@@ -43,16 +43,16 @@ def _fill(x: Array, *, value: float) -> tuple[Array, NDArray[np.bool_]]:
 
 def _unfill(y: Array, *, residual: NDArray[np.bool_]) -> Array:
     work, dtype = as_floats(y)
-    mask = _refined(residual.astype(bool), work.shape)
+    mask = refined(residual.astype(bool), work.shape, "fill_nan")
     return settle(np.where(mask, np.asarray(np.nan, work.dtype), work), dtype)
 
 
-def _refined(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+def refined(mask: NDArray[np.bool_], shape: tuple[int, ...], what: str) -> NDArray[np.bool_]:
     """The mask for a prediction, where each pixel of the input became a block, or bands were put in front."""
     sizes = shape[len(shape) - mask.ndim :]
     if mask.ndim > len(shape) or any(new % old if old else new for new, old in zip(sizes, mask.shape)):
         raise StepError(
-            f"inverse of fill_nan: NaN was marked in shape {mask.shape}, which does not fit a prediction "
+            f"inverse of {what}: NaN was marked in shape {mask.shape}, which does not fit a prediction "
             f"of shape {shape}; give an inverse of your own with key_transform(..., inverse=...)"
         )
     for axis, (new, old) in enumerate(zip(sizes, mask.shape)):

@@ -1,0 +1,233 @@
+"""Tiles of compressed FITS images: from bytes to pixels before BSCALE and BZERO, bit for bit as astropy has them.
+
+Format: FITS standard 4.0, section 10; dithering: Pence, White & Seaman 2010 (PASP 122, 1065).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+GUARD = b"\xff" * 8192  # lies behind what is given to a decoder that looks at its limits once a block only
+BLOCKS = range(1, 1025)  # pixels in a block of the Rice code, so that the guard is long enough
+CODECS = ("RICE_1", "GZIP_1", "GZIP_2", "PLIO_1", "HCOMPRESS_1", "NOCOMPRESS")
+DITHERS = {"NONE": 0, "NO_DITHER": -1, "SUBTRACTIVE_DITHER_1": 1, "SUBTRACTIVE_DITHER_2": 2}
+CODED, ZIPPED, PLAIN, NOTHING = range(4)  # how a tile is stored
+
+
+class Damaged(Exception):
+    """The bytes of a tile are not what the header says."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the header says of a compressed image.
+
+    Attributes:
+        codec: RICE_1, GZIP_1, GZIP_2, PLIO_1, HCOMPRESS_1 or NOCOMPRESS.
+        dtype: of the pixels before BSCALE and BZERO, in native byte order.
+        block, width: of the Rice code: pixels in a block, bytes of a number.
+        smooth: whether HCOMPRESS smooths.
+        dither: -1 for none, 0 to 2 as ZQUANTIZ says; None for pixels that are not quantised.
+        seed: ZDITHER0.
+        blank: what stands for a missing pixel before it is scaled, or None.
+        plain: dtype of tiles that are stored as they are.
+    """
+
+    shape: tuple[int, ...]
+    tile: tuple[int, ...]
+    codec: str
+    dtype: np.dtype[Any]
+    block: int = 32
+    width: int = 4
+    smooth: int = 0
+    dither: int | None = None
+    seed: int = 0
+    blank: int | None = None
+    plain: np.dtype[Any] | None = None
+
+    @property
+    def tiles(self) -> tuple[int, ...]:
+        """How many along each axis."""
+        return tuple(-(-size // tile) for size, tile in zip(self.shape, self.tile))
+
+    @property
+    def floats(self) -> bool:
+        """Whether what is coded are floats as they are."""
+        return self.dtype.kind == "f" and self.dither is None
+
+
+class Decoder:
+    """Decodes the tiles of one image; any number of threads may use it.
+
+    Raises:
+        ImportError: when this astropy has its compiled decoders elsewhere.
+    """
+
+    def __init__(self, stored: Stored) -> None:
+        self._stored, self._codecs = stored, codecs()
+        self.coded: Callable[[Array, tuple[int, ...]], Array] = {
+            "RICE_1": self._rice, "GZIP_1": self._gzip, "GZIP_2": self._gzip_by_byte, "PLIO_1": _plio,
+            "HCOMPRESS_1": self._hcompress, "NOCOMPRESS": self._big_endian,
+        }[stored.codec]  # fmt: skip
+        self._rice_type = np.dtype("u1" if stored.width == 1 else f"i{stored.width}")
+
+    def __call__(self, raw: Array, how: int, shape: tuple[int, ...]) -> Array:
+        """The numbers of a tile of this shape, before quantised ones are scaled.
+
+        Args:
+            raw: the bytes of the tile; the guard lies behind them.
+            how: coded, zipped, or plain. (``decoder.coded(raw, shape)`` does without.)
+            shape: of the tile.
+
+        Raises:
+            Damaged: when they are not what the header says; the decoders have kinds of errors of their own.
+        """
+        if how == CODED:
+            return self.coded(raw, shape)
+        count = math.prod(shape)
+        if how == ZIPPED:
+            return _numbers(_unzipped(raw, count), count, floats=self._stored.dtype.kind == "f")
+        assert self._stored.plain is not None
+        if len(raw) != count * self._stored.plain.itemsize:
+            raise Damaged(f"{len(raw)} bytes for {count} pixels")
+        return raw.view(self._stored.plain)
+
+    def _rice(self, raw: Array, shape: tuple[int, ...]) -> Array:
+        count, stored = math.prod(shape), self._stored
+        # A block of pixels that are all alike takes 3 bits at least.
+        if count > len(raw) * 8 // 3 * stored.block:
+            raise Damaged(f"{len(raw)} bytes for {count} pixels")
+        return np.frombuffer(
+            self._codecs.decompress_rice_1_c(raw, stored.block, stored.width, count), self._rice_type
+        )
+
+    def _gzip(self, raw: Array, shape: tuple[int, ...]) -> Array:
+        count = math.prod(shape)
+        return _numbers(_unzipped(raw, count), count, floats=self._stored.floats)
+
+    def _gzip_by_byte(self, raw: Array, shape: tuple[int, ...]) -> Array:
+        """The first byte of every number comes first, then the second of every one, and so on."""
+        count = math.prod(shape)
+        by_byte = _unzipped(raw, count).reshape(-1, count)
+        return _numbers(np.ascontiguousarray(by_byte.T).ravel(), count, floats=self._stored.floats)
+
+    def _big_endian(self, raw: Array, shape: tuple[int, ...]) -> Array:
+        return _numbers(raw, math.prod(shape), floats=self._stored.floats)
+
+    def _hcompress(self, raw: Array, shape: tuple[int, ...]) -> Array:
+        import imagecodecs
+
+        wide = tuple(size for size in shape if size != 1)
+        said = tuple(int.from_bytes(raw[at : at + 4].tobytes(), "big") for at in (2, 6))
+        if len(wide) != 2 or said != wide:
+            raise Damaged(f"HCOMPRESS says {said} pixels for {wide}")
+        values: Array = imagecodecs.hcomp_decode(raw, smooth=self._stored.smooth)
+        return values
+
+    def scaled(self, values: Array, row: int, scale: Any, zero: Any, blank: Any) -> Array:
+        """Numbers of a coded tile with quantised ones scaled and missing ones marked, as astropy does both.
+
+        Args:
+            values: what came out of the codec.
+            row: number of the tile, from 0.
+            scale, zero: ZSCALE and ZZERO of the tile, in the dtype of their column.
+            blank: what stands for a missing pixel, or None.
+        """
+        stored = self._stored
+        missing = None if blank is None else values == blank
+        if stored.dither is not None:
+            values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
+            values = (
+                values * scale + zero if stored.dither < 0 else self._undithered(values, row, scale, zero)
+            )
+        if missing is None or not missing.any():
+            return values
+        mark: Any = stored.dtype.type(np.nan) if stored.dtype.kind == "f" else stored.blank
+        return np.where(missing, mark, values)
+
+    def _undithered(self, values: Array, row: int, scale: Any, zero: Any) -> Array:
+        if values.itemsize > 4:
+            raise Damaged("quantised numbers of 64 bits")
+        stored, codecs = self._stored, self._codecs
+        function = codecs.unquantize_float_c if stored.dtype.itemsize == 4 else codecs.unquantize_double_c
+        found = function(
+            values, row + stored.seed, values.size, scale, zero, stored.dither, 0, 0, 0.0, values.itemsize
+        )
+        return np.frombuffer(found, stored.dtype)
+
+
+def _unzipped(raw: Array, count: int) -> Array:
+    import imagecodecs
+
+    size = int.from_bytes(raw[-4:].tobytes(), "little") if len(raw) >= 18 else 0
+    if size not in (count, 2 * count, 4 * count, 8 * count) or size > 1040 * len(raw):
+        raise Damaged(f"{len(raw)} bytes of gzip say that they hold {size}, for {count} pixels")
+    data = imagecodecs.gzip_decode(raw, out=size)
+    if len(data) != size:
+        raise Damaged(f"{len(data)} bytes of {size} came out of gzip")
+    return np.frombuffer(data, np.uint8)
+
+
+def _numbers(data: Array, count: int, *, floats: bool) -> Array:
+    """Big-endian numbers, of the width that the number of bytes says."""
+    width, rest = divmod(len(data), count)
+    if rest or width not in (1, 2, 4, 8):
+        raise Damaged(f"{len(data)} bytes for {count} pixels")
+    return data.view("u1" if width == 1 else f">{'f' if floats and width >= 4 else 'i'}{width}")
+
+
+def _plio(raw: Array, shape: tuple[int, ...]) -> Array:
+    import imagecodecs
+
+    if len(raw) % 2:
+        raise Damaged(f"{len(raw)} bytes of 16-bit numbers")
+    swapped = raw.view(">i2").astype("=i2").view(np.uint8)
+    values: Array = imagecodecs.plio_decode(swapped, npix=math.prod(shape))
+    return values
+
+
+_LOADING = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _LOADING
+    _LOADING = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def codecs() -> ModuleType:
+    """astropy's compiled decoders, which let other threads run.
+
+    Raises:
+        ImportError: when this astropy has them elsewhere.
+    """
+    with _LOADING:
+        return _codecs()
+
+
+@lru_cache(maxsize=1)
+def _codecs() -> ModuleType:
+    try:
+        from astropy.io.fits.hdu.compressed import _compression as found
+    except ImportError:  # astropy 6.0
+        from astropy.io.fits._tiled_compression import _compression as found
+    # They fill tables on first use, which no two threads may do at once.
+    for width in (1, 2, 4):
+        found.decompress_rice_1_c(bytes(width + 1), 32, width, 1)
+    found.unquantize_float_c(bytes(4), 1, 1, 1.0, 0.0, 1, 0, 0, 0.0, 4)
+    return found  # type: ignore[no-any-return]
