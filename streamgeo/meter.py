@@ -185,8 +185,11 @@ def worked(meter: Meter | None, items: Iterable[T]) -> Iterator[T]:
     iterator = iter(items)
     end: Any = object()
     while True:
-        with meter.running(BUSY):
+        if _HERE.meter is meter:  # the consumer draws it itself, on its own time
             item = next(iterator, end)
+        else:
+            with meter.running(BUSY):
+                item = next(iterator, end)
         if item is end:
             return
         yield item

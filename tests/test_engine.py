@@ -186,3 +186,37 @@ def test_both_sides_of_a_fork_get_the_rest() -> None:
     for _ in range(3):
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, capture_output=True)
         assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("size", [2, 16, 64])
+def test_short_and_long_tasks_in_turn(size: int, threads: int) -> None:
+    """Where it goes from threads to the consumer and back, nothing is lost, doubled or out of order."""
+    rng = np.random.default_rng(size + threads)
+    pauses = np.concatenate(
+        [np.full(150, pause) for pause in rng.permutation([0, 3e-5, 0, 2e-4, 1e-3, 0, 6e-4])]
+    )
+    drawn: list[int] = []
+
+    def work(number: int) -> int:
+        end = time.perf_counter() + pauses[number]
+        while time.perf_counter() < end:
+            pass
+        if number % 400 == 399:
+            raise ValueError(number)
+        return number
+
+    def tasks() -> Iterator[Callable[[], int]]:
+        for number in range(len(pauses)):
+            drawn.append(number)
+            yield partial(work, number)
+
+    engine, got = Engine(tasks(), size, threads), []
+    while True:
+        try:
+            got.append(next(engine))
+        except ValueError as error:
+            got.append(error.args[0])
+        except StopIteration:
+            break
+    assert got == drawn == list(range(len(pauses)))

@@ -7,7 +7,7 @@ import warnings
 import netCDF4
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from streamgeo.errors import OpenError
@@ -118,12 +118,20 @@ def test_any_packing_in_any_window(tmp_path_factory, packing, data):
         ends = [sorted(data.draw(st.tuples(st.integers(0, n), st.integers(0, n)))) for n in values.shape]
         window = Window(y=tuple(ends[0]), x=tuple(ends[1]))
         for raw in (False, True):
-            scene, want = open_scene(path, raw=raw), reference(path, "v", raw)
+            scene = open_scene(path, raw=raw)
+            try:
+                want = reference(path, "v", raw)
+            except (TypeError, OverflowError):  # netCDF4-python fails on unsigned bytes without a fill value
+                reject()
             assert np.array_equal(
                 scene.read(window), want[window.slices(scene.dims)], equal_nan=want.dtype.kind == "f"
             )
             scene.save(folder / "out.nc")
-            assert np.array_equal(reference(folder / "out.nc", "v"), reference(path, "v"), equal_nan=True)
+            try:
+                again, before = reference(folder / "out.nc", "v"), reference(path, "v")
+            except (TypeError, OverflowError):  # the same
+                reject()
+            assert np.array_equal(again, before, equal_nan=True)
             if raw:
                 assert np.array_equal(
                     reference(folder / "out.nc", "v", True), want, equal_nan=want.dtype.kind == "f"

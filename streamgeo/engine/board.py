@@ -11,8 +11,9 @@ dtype, any metadata and any exception can come through. The guards, each for a f
   skipped, so closing waits for the running task only;
 * ``next`` of mlx-data waits for one ticket, and not the one whose turn it is. Where workers pause because enough
   bytes wait, a thread of its own asks for tickets, and the consumer waits on the board;
-* a ticket costs tens of microseconds: where tasks take less, one ticket stands for a group of them, and where
-  they take next to nothing, the consumer runs them itself until one takes longer;
+* a ticket costs tens of microseconds, and threads that share one interpreter hinder each other. Where tasks seem
+  short, the consumer runs a few itself to see; if they take next to nothing, it goes on so until one takes longer,
+  and if they take less than a ticket, one ticket stands for a group of them;
 * a child forked from under a live stream has the stream but not its threads. The stream is left alone for good,
   and from then on the child runs its tasks in the consumer's own thread: more threads there make the exit crash.
 """
@@ -33,9 +34,11 @@ import numpy as np
 
 from streamgeo.gate import GATE
 
-_QUICK = 100e-6  # seconds: a ticket costs about as much
-_NOTHING = 50e-6  # seconds: less than handing a task over takes
-_MANY = 32  # so many quick tasks in a row are no accident
+_SHORT = 500e-6  # seconds on a thread, where tasks wait for each other too
+_TICKET = 100e-6  # what a ticket costs, about
+_NOTHING = 60e-6  # less than handing a task over takes
+_MANY = 32  # so many short tasks in a row are no accident
+_TRIED = 8  # tasks that the consumer runs to see how long they take
 _GROUP = 16
 
 T = TypeVar("T")
@@ -60,8 +63,10 @@ class _Board(Generic[T]):
         self.drawn = self.turn = self.held = self.running = self.largest = 0
         self.groups: dict[int, int] = {}  # how many tasks a ticket stands for, where it is more than one
         self.group = 1
-        self.quick = 0  # tasks in a row that took less than a ticket
+        self.groups_of = 1  # how many a group may have
+        self.short = 0  # short tasks in a row
         self.spent = 0.0  # seconds that these took
+        self.tried = False  # the consumer ran some, and they were not worth it
         self.ended = self.closed = self.resting = self.inline = False
         self.inner = GATE.entered  # a task reads it
         self.renew()
@@ -102,7 +107,7 @@ class _Board(Generic[T]):
         began = perf_counter()
         try:
             self.open[number] = next(self.tasks)
-            if (took := perf_counter() - began) > _QUICK:
+            if (took := perf_counter() - began) > _SHORT:
                 self.timed(took)
         except StopIteration:
             self._finish(number, None, _End())
@@ -154,11 +159,14 @@ class _Board(Generic[T]):
 
     def timed(self, took: float) -> None:
         """Note how long a task took."""
-        if took < _QUICK:
-            self.quick += 1
-            self.spent += took
-        else:
-            self.quick, self.spent, self.inline = 0, 0.0, False
+        if took > _SHORT:
+            self.short, self.spent, self.inline = 0, 0.0, False
+            return
+        self.short += 1
+        self.spent += took
+        if self.inline and self.short == _TRIED and self.spent > _TRIED * _NOTHING:
+            self.inline, self.tried = False, True
+            self.group = min(_GROUP, self.groups_of) if self.spent < _TRIED * _TICKET else 1
 
     def here(self) -> T:
         """Run the next task in the consumer's own thread.
@@ -268,6 +276,7 @@ class Engine(Generic[T]):
     ) -> None:
         self._board: _Board[T] = _Board(tasks, max_bytes, nbytes)
         self._size, self._threads = size, threads
+        self._board.groups_of = max(1, size // (threads + 1))
         self._stream: Any = None
         self._asker: _Asker | None = None
         self._pid = os.getpid()
@@ -318,8 +327,9 @@ class Engine(Generic[T]):
 
     def _advance(self, board: _Board[T]) -> None:
         """Wait for one ticket."""
-        if board.quick >= _MANY and board.max_bytes is None:
-            self._regroup(board)
+        if board.short >= _MANY and not board.tried and board.max_bytes is None:
+            self._try_here(board)
+            return
         if self._stream is None:
             self._stream = _start(board, -(-self._size // board.group), self._threads)
         if board.max_bytes is None:
@@ -330,14 +340,11 @@ class Engine(Generic[T]):
             asker.ask()
             board.changed.wait_for(lambda: board.turn in board.done or board.closed or not asker.asking)
 
-    def _regroup(self, board: _Board[T]) -> None:
-        """Tasks take less time than a ticket: let one stand for several, or do without."""
-        group, mean = min(_GROUP, self._size // (self._threads + 1)), board.spent / board.quick
-        board.quick, board.spent = 0, 0.0
-        if mean < _NOTHING or (group > 1 and board.group == 1):
-            board.resting = True
-            self._stream = None  # waits for its threads, which have little to do
-            board.resting, board.inline, board.group = False, mean < _NOTHING, max(group, 1)
+    def _try_here(self, board: _Board[T]) -> None:
+        """Let the consumer run the next tasks; no worker draws meanwhile."""
+        board.resting = True
+        self._stream = None  # waits for its threads, which have little to do
+        board.resting, board.inline, board.short, board.spent = False, True, 0, 0.0
 
     def _take_up_after_fork(self) -> None:
         """In a child: forget the parent's stream and locks; what was open in the parent runs here again."""

@@ -190,6 +190,8 @@ def _kept(mine: meter.Meter | None, lazy: bool, task: Task) -> Callable[[], tupl
 
 
 def _metered(mine: meter.Meter, task: Task, lazy: bool) -> tuple[Item | Exception, Cursor]:
+    if meter.current() is mine:  # the consumer runs it itself
+        return _made(task, lazy)
     with mine.running(meter.BUSY):
         return _made(task, lazy)
 
