@@ -13,7 +13,7 @@ dtype, any metadata and any exception can come through. The guards, each for a f
   bytes wait, a thread of its own asks for tickets, and the consumer waits on the board;
 * a ticket costs tens of microseconds, and threads that share one interpreter hinder each other. Where tasks seem
   short, the consumer runs a few itself to see; if they take next to nothing, it goes on so until one takes longer,
-  and if they take less than a ticket, one ticket stands for a group of them;
+  and if they take not much longer than a ticket, one ticket stands for a group of them;
 * a child forked from under a live stream has the stream but not its threads. The stream is left alone for good,
   and from then on the child runs its tasks in the consumer's own thread: more threads there make the exit crash.
 """
@@ -35,7 +35,7 @@ import numpy as np
 from streamgeo.gate import GATE
 
 _SHORT = 500e-6  # seconds on a thread, where tasks wait for each other too
-_TICKET = 100e-6  # what a ticket costs, about
+_TICKET = 500e-6  # ten times what a ticket costs
 _NOTHING = 60e-6  # less than handing a task over takes
 _MANY = 32  # so many short tasks in a row are no accident
 _TRIED = 8  # tasks that the consumer runs to see how long they take
