@@ -18,6 +18,7 @@ from streamgeo.begin import (
     zip,
 )
 from streamgeo.chain import Buffer, Stream
+from streamgeo.chunks import config
 from streamgeo.convert_xarray import from_xarray
 from streamgeo.errors import (
     BatchError,
@@ -33,10 +34,21 @@ from streamgeo.errors import (
     WriteError,
 )
 from streamgeo.grid import Axis, Bounds, Grid
+from streamgeo.indexing import index
 from streamgeo.locate import Coord, CoordLocator, GeoLocator, WcsLocator
-from streamgeo.openers import Opener, open, open_fits, open_geotiff, open_hdf5, open_netcdf, open_numpy
+from streamgeo.openers import (
+    Opener,
+    open,
+    open_fits,
+    open_geotiff,
+    open_hdf5,
+    open_netcdf,
+    open_numpy,
+    open_zarr,
+)
 from streamgeo.predict import Inverse
 from streamgeo.scene import Scene
+from streamgeo.spill import cache
 from streamgeo.step import POINT, SCENE, Moves, Reach, Step, halo, register, step_from_json
 from streamgeo.steps import stretch
 from streamgeo.steps.cast import cast
@@ -79,10 +91,12 @@ __all__ = [
     "Window",
     "WriteError",
     "buffer_from_vector",
+    "cache",
     "cast",
     "climate",
     "clip",
     "concatenate",
+    "config",
     "crop",
     "files",
     "files_from_tar",
@@ -92,6 +106,7 @@ __all__ = [
     "from_xarray",
     "halo",
     "helio",
+    "index",
     "minmax",
     "mix",
     "normalize",
@@ -101,6 +116,7 @@ __all__ = [
     "open_hdf5",
     "open_netcdf",
     "open_numpy",
+    "open_zarr",
     "patch",
     "register",
     "remote",

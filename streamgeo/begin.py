@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
@@ -12,23 +11,28 @@ from typing import Any
 from streamgeo import engine, links
 from streamgeo.chain import Buffer, Stream
 from streamgeo.errors import ChainError, OpenError
+from streamgeo.indexing import absolute, matching
 from streamgeo.parameters import function_name
 from streamgeo.vocabulary.base import one_char, whole
 
 
-def files(pattern: str | Path | Sequence[Any], key: str = "file") -> Buffer:
+def files(
+    pattern: str | Path | Sequence[Any], key: str = "file", *, index: str | Path | None = None
+) -> Buffer:
     """A Buffer with one sample a file: its path under ``key``.
 
     Args:
         pattern: a pattern such as ``"aia/*.fits"`` (``**`` for any depth), matched in sorted order; or a list
             of paths. A list inside the list is several files that make up one scene, such as one file a band.
         key: the key.
+        index: a file that :func:`~streamgeo.index` wrote: patches are counted from it, without opening files.
+            Files that it does not know, or that have changed since, are opened as without it.
 
     Raises:
-        ChainError: when nothing matches, or the list is empty.
+        ChainError: when nothing matches, the list is empty, or there is no such index.
     """
     if isinstance(pattern, (str, Path)):
-        found: list[Any] = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))
+        found: list[Any] = matching(pattern)
         if not found:
             raise ChainError(
                 f"files: nothing matches {str(pattern)!r}; the working directory is {Path.cwd()}"
@@ -43,7 +47,11 @@ def files(pattern: str | Path | Sequence[Any], key: str = "file") -> Buffer:
         if isinstance(pattern, (str, Path))
         else [p if isinstance(p, str) else list(p) for p in paths]
     )
-    return Buffer(links.Files(paths, key, f"sg.files({given!r}, key={key!r})"))
+    where = None if index is None else absolute(Path(index).expanduser())
+    if where is not None and not Path(where).is_file():
+        raise ChainError(f"files: there is no index {str(index)!r}; make it with sg.index(...)")
+    told = "" if index is None else f", index={str(index)!r}"
+    return Buffer(links.Files(paths, key, f"sg.files({given!r}, key={key!r}{told})", where))
 
 
 def _path(entry: Any) -> str | tuple[str, ...]:

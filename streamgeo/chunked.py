@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgeo import spill
 from streamgeo.chunks import CACHE
 from streamgeo.slots import SLOTS
 
@@ -25,14 +26,15 @@ class Chunked(ABC):
     """An array as a file stores it: known from its header, decoded chunk by chunk, by any thread.
 
     Attributes:
-        key: what names it in the cache; a file that has changed must give another one.
+        key: what names it in the cache: kind, path, and what else tells it; a file that has changed must give
+            another one.
         shape: of the whole array, in the axis order in which the file has it.
         chunks: shape of a full chunk.
         dtype: of the stored values, in native byte order.
         codec: how chunks are encoded, for people: ``"deflate, predictor 2"``.
     """
 
-    key: Hashable
+    key: tuple[Hashable, ...]
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -51,16 +53,22 @@ class Chunked(ABC):
         """
 
     def chunk(self, at: At) -> Array:
-        """The same, kept in the process-wide cache; nobody may write to it."""
+        """The same, kept in the process-wide cache, and in a folder where one was set; nobody may write to it."""
         value: Array = CACHE.get((self.key, at), partial(self._decoded, at), nbytes)
         return value
 
     def _decoded(self, at: At) -> Array:
-        array = self.decode(at)
-        if any(array.strides):  # else one value, spread
-            slot = SLOTS.empty(array.shape, array.dtype)
-            np.copyto(slot, array)
-            array = slot
+        folder = spill.active()
+        place = None if folder is None else spill.Slot.of(self, at)
+        array = None if folder is None or place is None else folder.load(place)
+        if array is None:
+            array = self.decode(at)
+            if any(array.strides):  # else one value, spread
+                slot = SLOTS.empty(array.shape, array.dtype)
+                np.copyto(slot, array)
+                array = slot
+                if folder is not None and place is not None:
+                    folder.save(place, array)
         array.flags.writeable = False
         return array
 

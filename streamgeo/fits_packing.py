@@ -56,10 +56,12 @@ class Unpacking:
 
     def __init__(self, packing: Packing) -> None:
         self._packing, self._twin = packing, packing.twin
-        dtype = packing.dtype
-        # Exact in float32: -2^15 + 2^15 and on.
+        dtype, blank = packing.dtype, packing.blank
+        # Exact in float32, also where 2^15 is added for unsigned integers.
         self._small = dtype.itemsize <= 2 or dtype == np.float32
-        self.plain = packing.bscale == 1 and packing.bzero == 0 and packing.blank is None
+        fits = blank is not None and np.iinfo(dtype).min <= blank <= np.iinfo(dtype).max
+        self._blank = blank if fits else None
+        self.plain = packing.bscale == 1 and packing.bzero == 0 and self._blank is None
 
     def __call__(self, out: NDArray[np.float32], stored: NDArray[Any]) -> None:
         """Fill ``out`` with the physical numbers of ``stored``, touching each as few times as can be."""
@@ -77,23 +79,33 @@ class Unpacking:
                     self._block(out[start : start + rows], part)
 
     def _block(self, out: NDArray[np.float32], stored: NDArray[Any]) -> None:
-        _, bscale, bzero, blank = self._packing
+        dtype, bscale, bzero, _ = self._packing
+        missing = None
         if self._small:
             np.copyto(out, stored, casting="unsafe")
+            missing = self._missing(out)
             _scale(out, bscale, bzero)
         elif self._twin is not None:
-            native = _scratch(self._packing.dtype, stored.shape)
+            native = _scratch(dtype, stored.shape)
             np.copyto(native, stored)
+            missing = self._missing(native)
             np.copyto(out, flip_sign(native, self._twin), casting="unsafe")
         else:
             work = _scratch(np.dtype(np.float64), stored.shape)
             np.copyto(work, stored, casting="unsafe")
+            missing = self._missing(
+                stored if dtype.itemsize == 8 else work
+            )  # 64 bits are too many for a float
             _scale(work, bscale, bzero)
             np.copyto(out, work, casting="unsafe")
-        if blank is not None:
-            missing = stored == blank
-            if missing.any():
-                np.copyto(out, np.float32(np.nan), where=missing)
+        if missing is not None:
+            np.copyto(out, np.float32(np.nan), where=missing)
+
+    def _missing(self, values: NDArray[Any]) -> NDArray[np.bool_] | None:
+        if self._blank is None:
+            return None
+        missing: NDArray[np.bool_] = values == self._blank
+        return missing if missing.any() else None
 
 
 def _scale(work: NDArray[Any], bscale: float, bzero: float) -> None:

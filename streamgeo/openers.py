@@ -15,6 +15,7 @@ from streamgeo.errors import InverseError, OpenError
 from streamgeo.scene import Scene
 from streamgeo.sources.handles import identity
 from streamgeo.sources.stack import StackedScene
+from streamgeo.sources.zarr import is_store
 from streamgeo.step import SCENE, Step, register
 
 Paths = str | Path | Sequence[str | Path]
@@ -41,7 +42,7 @@ class Opener(Step):
 
 
 _FORMAT = {"open_fits": "fits", "open_geotiff": "geotiff", "open_netcdf": "netcdf", "open_hdf5": "hdf5",
-           "open_numpy": "numpy"}  # fmt: skip
+           "open_numpy": "numpy", "open_zarr": "netcdf"}  # fmt: skip
 
 
 def _opener(kind: str, **options: Any) -> Opener:
@@ -59,7 +60,6 @@ def _write(scene: Scene, where: str | Path) -> Path:
 
 
 def _open_one(path: str, kind: str, options: dict[str, Any]) -> Scene:
-    identity(path)
     if kind == "any":
         kind = detect(path)
         name = options["variable"] if options["variable"] is not None else options["dataset"]
@@ -67,6 +67,8 @@ def _open_one(path: str, kind: str, options: dict[str, Any]) -> Scene:
         options = {
             key: value for key, value in options.items() if key in _OPTIONS[kind] and value is not None
         }
+    elif kind != "zarr":
+        identity(path)
     scene = import_module(f"streamgeo.sources.{kind}").open_scene(path, **options)
     assert isinstance(scene, Scene)
     if 0 in scene.shape:
@@ -80,6 +82,7 @@ _OPTIONS = {
     "netcdf": ("variable", "raw"),
     "hdf5": ("dataset", "raw"),
     "numpy": ("key", "raw"),
+    "zarr": ("variable", "raw"),
 }
 
 
@@ -100,7 +103,10 @@ def as_paths(value: Any) -> list[str]:
 
 
 def detect(path: str) -> str:
-    """The kind of a file by its first bytes: ``fits``, ``geotiff``, ``netcdf``, ``hdf5`` or ``numpy``."""
+    """The kind of a file by its first bytes: ``fits``, ``geotiff``, ``netcdf``, ``hdf5``, ``numpy``; or ``zarr``."""
+    if is_store(path):
+        return "zarr"
+    identity(path)
     with builtins.open(path, "rb") as handle:
         head = handle.read(512)
     if head.startswith(b"SIMPLE  ="):
@@ -122,7 +128,7 @@ def detect(path: str) -> str:
         except (OSError, RuntimeError) as error:
             raise OpenError(f"open: {path} is HDF5, but truncated or corrupt ({error})") from error
     raise OpenError(
-        f"open: {path} is none of FITS, GeoTIFF, NetCDF, HDF5, npy and npz (it begins with {head[:8]!r}); "
+        f"open: {path} is none of FITS, GeoTIFF, NetCDF, HDF5, Zarr, npy and npz (it begins with {head[:8]!r}); "
         "for another raster that GDAL reads, use open_geotiff"
     )
 
@@ -193,6 +199,21 @@ def open_numpy(key: str | None = None, *, raw: bool = False) -> Opener:
     return _opener("numpy", key=key, raw=raw)
 
 
+@register("open_zarr")
+def open_zarr(variable: str | Sequence[str] | None = None, *, raw: bool = False) -> Opener:
+    """Open an array of a Zarr store (version 2 or 3) in a folder; needs ``pip install 'streamgeo[zarr]'``.
+
+    Args:
+        variable: name, or path through groups. Several of one shape stack in a leading dim ``variable``. May be left
+            out where the store has one data array.
+        raw: values as stored. By default physical float32 by the CF attributes, as in :func:`open_netcdf`; in
+            version 2 the fill value of the array means missing, as xarray has it.
+
+    Dims and coordinates are those that xarray finds. The inverse writes NetCDF-4.
+    """
+    return _opener("zarr", variable=variable, raw=raw)
+
+
 @register("open")
 def open(
     *,
@@ -208,7 +229,8 @@ def open(
 
     ``variable`` and ``dataset`` mean the same here, since a NetCDF-4 file is an HDF5 file.
 
-    See :func:`open_fits`, :func:`open_geotiff`, :func:`open_netcdf`, :func:`open_hdf5`, :func:`open_numpy`.
+    See :func:`open_fits`, :func:`open_geotiff`, :func:`open_netcdf`, :func:`open_hdf5`, :func:`open_numpy`,
+    :func:`open_zarr`.
     """
     return _opener(
         "any", variable=variable, dataset=dataset, bands=bands, overview=overview, hdu=hdu, key=key, raw=raw

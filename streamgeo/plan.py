@@ -148,6 +148,11 @@ class StepScene(Scene):
         return self._grid
 
     @property
+    def frame(self) -> Grid:
+        """The same, as far as windows need it."""
+        return self.parent.frame if self.step.moves is None else self.grid
+
+    @property
     def template(self) -> Template:
         """That of the file."""
         return self.parent.template
@@ -216,7 +221,7 @@ class StepScene(Scene):
         return self._apply(self.parent.read(around), around)[window.relative_to(around).slices(self.dims)]
 
     def _horizontal(self) -> tuple[str, ...]:
-        return self.grid.spatial
+        return self.frame.spatial
 
     def _checked_whole(self) -> Array:
         array = self.whole()

@@ -40,6 +40,11 @@ class Scene(ABC):
         """Where the array lies; worked out on first use."""
 
     @property
+    def frame(self) -> Grid:
+        """Dims, sizes and horizontal dims, as ``grid`` has them; perhaps not where it lies. Enough to cut windows."""
+        return self.grid
+
+    @property
     @abstractmethod
     def template(self) -> Template:
         """What a file of the same kind takes over."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from astropy.io.fits import Header
 from astropy.units import Quantity
+from astropy.wcs import WCS
 
 import streamgeo as sg
 import streamgeo.catalog  # registers every step
@@ -40,6 +42,7 @@ SUN_HEADER = {
     "CDELT2": 160.0, "CROTA2": 12.0, "RSUN_OBS": 960.0, "EXPTIME": 2.9,
 }  # fmt: skip
 SUN = Grid.of(("y", "x"), (12, 17), WcsLocator(Header(SUN_HEADER).tostring(), ("y", "x"), ("y", "x")))
+FINE_SUN = SUN.coarsen(y=0.25, x=0.25)
 EARTH = Grid.of(
     ("time", "lat", "lon"),
     (3, 12, 17),
@@ -91,6 +94,8 @@ class Case:
         gaps: where the output is NaN, for where the input is; by default in the same pixels.
         joint: whether a pixel is NaN in all bands or in none.
         field: the values that it is tried on, where random ones would not do.
+        covers: share of the pixels that a resampling brings back at least.
+        relocates: whether it says that pixels lie elsewhere, or moves what is seen in them.
     """
 
     step: Step
@@ -112,6 +117,8 @@ class Case:
     gaps: Callable[[Array], Array] | None = None
     joint: bool = False
     field: Callable[[Grid], Array] | None = None
+    covers: float = 0.5
+    relocates: bool = False
 
     def context(self, grid: Grid | None = None, residual: Array | None = None) -> Context:
         """What the step may ask for, the same every time."""
@@ -226,9 +233,40 @@ def _all_bands(missing: Array) -> Array:
     return np.broadcast_to(missing.any(axis=0), (len(missing) - 1, *missing.shape[1:]))
 
 
+def _resampled(
+    missing: Array, method: str, shape: tuple[int, int] = (6, 8), arcsec: float | None = None, fine: int = 1
+) -> Array:
+    """Where a frame of the Sun takes a pixel that is missing, or none; places by astropy."""
+    arcsec = (
+        np.tan(np.radians(960 / 3600)) / np.radians(5.0) * 3600 if method == "nearest" else arcsec or 192.0
+    )
+    ny, nx = shape
+    frame = {"CRPIX1": (nx + 1) / 2, "CRPIX2": (ny + 1) / 2, "CRVAL1": 0.0, "CRVAL2": 0.0, "CROTA2": 0.0}
+    there = WCS(Header(SUN_HEADER | frame | {"CDELT1": arcsec, "CDELT2": arcsec}))
+    y, x = np.indices(shape)
+    sky = there.all_pix2world(x, y, 0)
+    col, row = ((v + 0.5) * fine - 0.5 for v in WCS(Header(SUN_HEADER)).all_world2pix(*sky, 0))
+    taps = [0.5] if method == "nearest" else [0, 1]
+    out = (row < -0.5) | (col < -0.5) | (row > missing.shape[0] - 0.5) | (col > missing.shape[1] - 0.5)
+    for dy in taps:
+        for dx in taps:
+            i, j = (np.floor(v + d).astype(int) for v, d in ((row, dy), (col, dx)))
+            out |= missing[i.clip(0, missing.shape[0] - 1), j.clip(0, missing.shape[1] - 1)]
+    return np.asarray(out)
+
+
+def _beyond(missing: Array, radius: float, invert: bool = False) -> Array:
+    """Where a pixel is missing, or farther from disc centre than so many solar radii (nearer, if inverted)."""
+    y, x = np.indices(missing.shape)
+    lon, lat = np.radians(WCS(Header(SUN_HEADER)).all_pix2world(x, y, 0))
+    away = np.sqrt(1 - (np.cos(lat) * np.cos(lon)) ** 2) / np.sin(np.radians(960 / 3600))
+    return missing | ((away > radius) != invert)
+
+
 REGION: dict[str, Any] = {"grid": GLOBE, "restores": False, "period": {"lon": 360.0}}
 SEASONS = np.linspace(-30, 30, 12 * 12 * 18).reshape(12, 12, 18)
 INDEX: dict[str, Any] = {"grid": BANDS, "low": 0.01, "high": 1.0, "computes": True, "gaps": _any_band}
+MOVED: dict[str, Any] = {"restores": False, "period": {"HPLN": 360.0}}
 CASES: dict[str, tuple[Case, ...]] = {
     "normalize": (
         Case(sg.normalize(mean=812.0, std=340.0), atol=2e-3),
@@ -278,6 +316,45 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case(sg.helio.limb_darkening(Quantity(525, "nm"), law="allen"), SUN, rtol=2e-7, attrs=SUN_HEADER),
         Case(sg.helio.limb_darkening(law="hmi", rsun=Quantity(16, "arcmin")), SUN, rtol=2e-7),
         Case(sg.helio.limb_darkening(coefficients=(0.4, 0.6)), SUN, rtol=2e-7, attrs=SUN_HEADER),
+    ),
+    "helio.registration": (
+        Case(
+            sg.helio.registration((6, 8), radius=5.0, method="nearest"), SUN, **MOVED, covers=0.2, field=_ramp,
+            atol=2.0, resamples=0.71, gaps=partial(_resampled, method="nearest"), attrs=SUN_HEADER,
+        ),
+        Case(
+            sg.helio.registration(shape=(24, 32), scale=48.0), FINE_SUN, **MOVED, covers=0.05, field=_ramp,
+            atol=1.6, resamples=1e-3, gaps=partial(_resampled, method="linear", shape=(24, 32), arcsec=48.0, fine=4),
+        ),
+        Case(
+            sg.helio.registration((24, 32), scale=Quantity(0.8, "arcmin"), method="cubic", rsun=970.0),
+            FINE_SUN, **MOVED, covers=0.05, field=_ramp, atol=1.6, resamples=1e-3,
+            gaps=partial(_resampled, method="linear", shape=(24, 32), arcsec=48.0, fine=4),
+        ),
+    ),
+    "helio.off_limb_mask": (
+        Case(sg.helio.off_limb_mask(), SUN, restores=False, attrs=SUN_HEADER, gaps=partial(_beyond, radius=1.0)),
+        Case(
+            sg.helio.off_limb_mask(0.9, invert=True, rsun=Quantity(16, "arcmin")), SUN, restores=False,
+            gaps=partial(_beyond, radius=0.9, invert=True),
+        ),
+    ),
+    "helio.mu_map": (Case(sg.helio.mu_map(), SUN, attrs=SUN_HEADER, gaps=np.zeros_like), Case(
+        sg.helio.mu_map(rsun=950.0), SUN, gaps=np.zeros_like),
+    ),
+    "helio.radial_field": (
+        Case(
+            sg.helio.radial_field(), SUN, restores=False, rtol=4e-7, attrs=SUN_HEADER,
+            gaps=partial(_beyond, radius=np.sqrt(1 - 0.2**2)),
+        ),
+        Case(
+            sg.helio.radial_field(limit=0, rsun=960), SUN, restores=False, rtol=4e-7,
+            gaps=partial(_beyond, radius=1.0),
+        ),
+    ),
+    "helio.aia_stretch": (
+        Case(sg.helio.aia_stretch(), rtol=4e-6, atol=2e-5, attrs={"WAVELNTH": 304}),
+        Case(sg.helio.aia_stretch(Quantity(17.1, "nm")), rtol=4e-6, atol=2e-5),
     ),
     "helio.exposure": (
         Case(sg.helio.exposure(), rtol=2e-7, attrs={"EXPTIME": 2.9, "BUNIT": "DN"}),
@@ -452,7 +529,7 @@ def inverse_restores(case: Case, x: Array) -> None:
     expected = x
     if case.resamples is not None and case.step.lossy is not None:  # means over gaps fill them
         both = np.isfinite(back) & np.isfinite(x)
-        assert both.sum() > 0.5 * np.isfinite(x).sum()
+        assert both.sum() > case.covers * np.isfinite(x).sum()
         back, expected = back[both], x[both]
     elif not case.restores:
         kept = np.isfinite(back)
@@ -529,6 +606,8 @@ def _place_follows(case: Case, near: float) -> None:
         for g, index in zip((grid, after), places)
     )
     for name, values in here.items():
+        for axis in range(before[name].ndim if name in case.period else 0):
+            before[name] = np.unwrap(before[name], axis=axis, period=case.period[name])
         steps = [np.abs(np.diff(before[name], axis=axis)).max(initial=0) for axis in range(before[name].ndim)]
         found = case.forward(np.broadcast_to(before[name], grid.shape).copy())
         if name in case.period:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -182,3 +183,53 @@ def test_arrays_that_cannot_be_opened(tmp_path):
     np.save(tmp_path / "scalar.npy", np.float64(3))
     one_error(tmp_path / "scalar.npy", "is a scalar")
     one_error(tmp_path / "complex.npy", "is no .npz file, so it has no key 'a'", key="a")
+
+
+@settings(max_examples=60, deadline=None)
+@given(ANY, st.data())
+def test_windows_into_any_view(tmp_path_factory, values, data):
+    path = tmp_path_factory.mktemp("v") / "a.npy"
+    np.save(path, np.asfortranarray(values) if data.draw(st.booleans()) else values)
+    scene = open_scene(str(path), raw=True)
+    ends = [sorted(data.draw(st.tuples(st.integers(0, n), st.integers(0, n)))) for n in values.shape]
+    window = Window({dim: tuple(end) for dim, end in zip(scene.dims, ends)})
+    want = values[window.slices(scene.dims)].astype(scene.dtype)
+    slot = np.zeros((*want.shape, 2), scene.dtype)
+    scene.read_into(slot[..., 1], window)
+    assert same(slot[..., 1], want) and not slot[..., 0].any()
+    assert scene.reader == "memory-mapped"
+
+
+def test_a_changed_file_is_never_served_stale(tmp_path):
+    for shape in ((30, 40), (40, 50)):
+        np.save(tmp_path / "a.npy", np.zeros((30, 40)))
+        scene = open_scene(str(tmp_path / "a.npy"))
+        twin = pickle.loads(pickle.dumps(scene))
+        assert scene.read().max() == twin.read().max() == 0
+        np.save(tmp_path / "b.npy", np.ones(shape))
+        later = (tmp_path / "a.npy").stat().st_mtime_ns + 10**9
+        os.utime(tmp_path / "b.npy", ns=(later, later))
+        (tmp_path / "b.npy").replace(tmp_path / "a.npy")
+        for old in (scene, twin):
+            with pytest.raises(OpenError, match="changed while it was read"):
+                old.read()
+
+
+def test_damaged_headers_are_errors_or_what_numpy_reads(tmp_path):
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 99, (30, 40)).astype("i2"))
+    good, rng, outcomes = (tmp_path / "a.npy").read_bytes(), np.random.default_rng(1), set()
+    for number in range(600):
+        data = bytearray(good)
+        for _ in range(int(rng.integers(1, 3))):
+            data[int(rng.integers(0, 128))] = int(rng.integers(0, 256))
+        path = tmp_path / f"{number}.npy"
+        path.write_bytes(data[: int(rng.integers(1, len(data)))] if number % 5 == 0 else data)
+        try:
+            found = open_scene(str(path), raw=True).read()
+        except OpenError:
+            outcomes.add("error")
+            continue
+        want = np.load(path)
+        assert same(found, want.astype(want.dtype.newbyteorder("=")))
+        outcomes.add("read")
+    assert outcomes == {"error", "read"}

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from streamgeo.errors import StepError
 from streamgeo.grid import Grid, indices
 from streamgeo.locate import WcsLocator
+from streamgeo.parameters import in_unit
 
 Floats = NDArray[np.float64]
 
@@ -47,10 +48,17 @@ def mu(grid: Grid, radius: float, what: str) -> Floats:
     Raises:
         StepError: for a grid that is not helioprojective.
     """
-    x, y, z = _directions(grid, what)
+    return np.asarray(np.sqrt(np.maximum(1 - squared_distance(grid, radius, what), 0)), np.float64)
+
+
+def squared_distance(grid: Grid, radius: float, what: str) -> Floats:
+    """``(sin rho / sin R)**2``: the square of the distance from disc centre in solar radii, 1 at the limb.
+
+    Arguments and errors as of :func:`mu`.
+    """
+    x, y, z = directions(grid, what)
     away = y * y + z * z
-    inside = 1 - away / (away + x * x) / math.sin(radius) ** 2
-    return np.asarray(np.sqrt(np.maximum(inside, 0)), np.float64)
+    return np.asarray(away / (away + x * x) / math.sin(radius) ** 2, np.float64)
 
 
 def angular_radius(attrs: Mapping[str, Any], what: str) -> float:
@@ -114,7 +122,7 @@ def _earth_radius(date: str, what: str) -> float:
 
 
 @dataclass(frozen=True)
-class _Tangent:
+class Tangent:
     """Vectors towards the pixels of a TAN image: ``base + sum of per_axis[j] * (pixel[j] - crpix[j])``.
 
     Parts towards Sun centre, solar west and solar north. ``crpix`` is 0-based here; ``per_axis`` has one row
@@ -126,23 +134,115 @@ class _Tangent:
     per_axis: tuple[tuple[float, float, float], ...]
 
 
-def _directions(grid: Grid, what: str) -> tuple[Floats, Floats, Floats]:
-    """Vectors towards the pixels, of any length: parts towards Sun centre, solar west and solar north."""
-    locator = grid.locator
-    if not isinstance(locator, WcsLocator):
-        found = "no georeference" if locator is None else type(locator).__name__.removesuffix("Locator")
-        raise StepError(f"{what}: needs a helioprojective WCS, and the grid has {found}")
-    tangent = _tangent(locator.header, what)
-    if tangent is None:
+def directions(grid: Grid, what: str) -> tuple[Floats, Floats, Floats]:
+    """Vectors towards the pixels, of any length: parts towards Sun centre, solar west and solar north.
+
+    Raises:
+        StepError: for a grid that is not helioprojective.
+    """
+    locator = wcs_of(grid, what)
+    found = tangent(locator.header, what)
+    if found is None:
         return _any_projection(grid, locator)
     parts = []
-    for k, base in enumerate(tangent.base):
+    for k, base in enumerate(found.base):
         total = np.full((1,) * len(grid.dims), base)
-        for dim, reference, step in zip(reversed(locator.dims), tangent.crpix, tangent.per_axis):
+        for dim, reference, step in zip(reversed(locator.dims), found.crpix, found.per_axis):
             if step[k] != 0:
                 total = total + step[k] * (_positions(grid, dim) - reference)
         parts.append(total)
     return parts[0], parts[1], parts[2]
+
+
+def places(grid: Grid, x: Floats, y: Floats, z: Floats, what: str) -> tuple[Floats, Floats]:
+    """Pixel positions (row, column) at which vectors from :func:`directions` are seen; NaN behind the observer.
+
+    Raises:
+        StepError: for a grid that is not helioprojective, or whose horizontal axes are tied to another.
+    """
+    locator = wcs_of(grid, what)
+    ydim, xdim = locator.spatial
+    found = tangent(locator.header, what)
+    if found is None:
+        file = _seen_by_wcs(locator, x, y, z, what)
+    else:
+        file = _seen_by_tangent(locator, found, x, y, z, what)
+    return grid.axis(ydim).index(file[0]), grid.axis(xdim).index(file[1])
+
+
+def _seen_by_tangent(
+    locator: WcsLocator, found: Tangent, x: Floats, y: Floats, z: Floats, what: str
+) -> tuple[Floats, Floats]:
+    numbers = [len(locator.dims) - 1 - locator.dims.index(dim) for dim in locator.spatial]
+    others = [row for i, row in enumerate(found.per_axis) if i not in numbers]
+    if np.any(others):
+        raise StepError(
+            f"{what}: the horizontal axes of this WCS are tied to another axis; cut that one away"
+        )
+    columns = [*(found.per_axis[i] for i in numbers), found.base]
+    # plain sums, and no product of matrices: a window then gives the same digits as the whole
+    rows, cols, depth = (row[0] * x + row[1] * y + row[2] * z for row in np.linalg.inv(np.array(columns).T))
+    depth = np.where(depth > 0, depth, np.nan)
+    return rows / depth + found.crpix[numbers[0]], cols / depth + found.crpix[numbers[1]]
+
+
+def _seen_by_wcs(locator: WcsLocator, x: Floats, y: Floats, z: Floats, what: str) -> tuple[Floats, Floats]:
+    if len(locator.dims) != 2:
+        raise StepError(
+            f"{what}: a projection other than TAN is taken for images only, not for {locator.dims}"
+        )
+    lon, lat = np.degrees(np.arctan2(y, x)), np.degrees(np.arctan2(z, np.hypot(x, y)))
+    lon, lat = np.broadcast_arrays(lon, lat)
+    pixels = locator.pixel({"HPLN": lon, "HPLT": lat})
+    return pixels[locator.spatial[0]], pixels[locator.spatial[1]]
+
+
+def wcs_of(grid: Grid, what: str) -> WcsLocator:
+    """The WCS of a grid.
+
+    Raises:
+        StepError: where it has none.
+    """
+    locator = grid.locator
+    if not isinstance(locator, WcsLocator):
+        found = "no georeference" if locator is None else type(locator).__name__.removesuffix("Locator")
+        raise StepError(f"{what}: needs a helioprojective WCS, and the grid has {found}")
+    return locator
+
+
+def radius_of(grid: Grid, rsun: float | None, what: str) -> float:
+    """Angular radius of the Sun in radians: ``rsun`` in arcsec, else what the header of the grid says.
+
+    Raises:
+        StepError: when neither tells it.
+    """
+    return angular_radius(header_of(grid, what), what) if rsun is None else rsun * ARCSEC
+
+
+def header_of(grid: Grid, what: str) -> Mapping[str, Any]:
+    """The header that a grid has its WCS from."""
+    return _cards(wcs_of(grid, what).header)
+
+
+@lru_cache(maxsize=64)
+def _cards(text: str) -> dict[str, Any]:
+    from astropy.io.fits import Header
+
+    return {str(card.keyword): card.value for card in reversed(Header.fromstring(text).cards)}
+
+
+def checked_radius(rsun: Any, what: str) -> float | None:
+    """``rsun`` of a factory in arcsec; None where it is not given.
+
+    Raises:
+        StepError: unless it is above 0 and below 90 degrees.
+    """
+    if rsun is None:
+        return None
+    arcsec = in_unit(rsun, "arcsec", f"{what}: rsun")
+    if not 0 < arcsec < 90 * 3600:
+        raise StepError(f"{what}: rsun={arcsec:g} arcsec must be above 0 and below 90 degrees")
+    return arcsec
 
 
 def _positions(grid: Grid, dim: str) -> Floats:
@@ -160,7 +260,7 @@ def _any_projection(grid: Grid, locator: WcsLocator) -> tuple[Floats, Floats, Fl
 
 
 @lru_cache(maxsize=64)
-def _tangent(text: str, what: str) -> _Tangent | None:
+def tangent(text: str, what: str) -> Tangent | None:
     """The image's geometry; None for helioprojective images that are not plain TAN."""
     from astropy.io.fits import Header
     from astropy.wcs import WCS
@@ -185,7 +285,7 @@ def _tangent(text: str, what: str) -> _Tangent | None:
     lon, lat = np.radians(wcs.wcs.crval[rows])
     centre, west, north = _axes(lon, lat)
     per_axis = [tuple((x * west + y * north).tolist()) for x, y in matrix.T]
-    return _Tangent(tuple(float(c) - 1 for c in wcs.wcs.crpix), tuple(centre.tolist()), tuple(per_axis))
+    return Tangent(tuple(float(c) - 1 for c in wcs.wcs.crpix), tuple(centre.tolist()), tuple(per_axis))
 
 
 def _kinds(header: Any) -> dict[str, int]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from streamgeo.errors import StepError
 from streamgeo.grid import Grid
-from streamgeo.helio.disc import ARCSEC, angular_radius, mu
+from streamgeo.helio.disc import ARCSEC, angular_radius, checked_radius, mu
 from streamgeo.parameters import in_unit
 from streamgeo.pointwise import Array, as_floats, settle
 from streamgeo.step import POINT, Step, register
@@ -65,9 +65,8 @@ def limb_darkening(
         chosen: Coefficients = tuple(in_unit(c, "", f"{_WHAT}: coefficients") for c in coefficients)
     else:
         chosen = _coefficients(wavelength, law or "neckel1994")
-    settings: dict[str, Any] = {"coefficients": chosen, "logarithmic": law == "hmi", "rsun": None}
-    if rsun is not None:
-        settings["rsun"] = _radius(rsun)
+    radius = checked_radius(rsun, _WHAT)
+    settings: dict[str, Any] = {"coefficients": chosen, "logarithmic": law == "hmi", "rsun": radius}
     _check_positive(chosen, law == "hmi")
     return Step(partial(_flatten, **settings), partial(_restore, **settings), reach=POINT)
 
@@ -215,13 +214,6 @@ _LAWS: dict[str, tuple[float, float, Callable[[float], Coefficients]]] = {
     "allen": (400.0, 1500.0, _allen),
     "hmi": (_HMI_LINE - 1, _HMI_LINE + 1, _hmi),
 }
-
-
-def _radius(rsun: Any) -> float:
-    arcsec = in_unit(rsun, "arcsec", f"{_WHAT}: rsun")
-    if not 0 < arcsec < 90 * 3600:
-        raise StepError(f"{_WHAT}: rsun={arcsec:g} arcsec must be above 0 and below 90 degrees")
-    return arcsec
 
 
 def _check_positive(coefficients: Coefficients, logarithmic: bool) -> None:

@@ -178,7 +178,18 @@ def number_only(node: Vector, index: int) -> str:
     return ""
 
 
-_LEFT_OUT = {"before", "parents", "shown", "data", "paths", "threads", "ahead", "max_bytes", "folder"}
+_LEFT_OUT = {
+    "before",
+    "parents",
+    "shown",
+    "data",
+    "paths",
+    "threads",
+    "ahead",
+    "max_bytes",
+    "folder",
+    "index",
+}
 
 
 def chain_digest(node: Node) -> str:

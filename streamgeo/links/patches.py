@@ -14,15 +14,18 @@ from functools import cached_property, partial
 import numpy as np
 
 from streamgeo.chunks import ByteCache
-from streamgeo.errors import ChainError, SampleError
+from streamgeo.errors import ChainError, SampleError, StepError
 from streamgeo.gate import GATE
+from streamgeo.indexing import Frame, Known
 from streamgeo.links.base import Cursor, Link, Node, Task, need
 from streamgeo.links.combine import Joined
 from streamgeo.links.order import Repeat, Select
 from streamgeo.links.sources import Files, MlxBuffer, Vector
 from streamgeo.links.steps import Map
+from streamgeo.openers import Opener
 from streamgeo.plan import Item, Place, Run, Unread, as_scene, grid_of_window, naming
 from streamgeo.scene import Scene
+from streamgeo.step import POINT
 from streamgeo.steps.patch import Layout, Patch
 from streamgeo.window import Window
 
@@ -40,6 +43,8 @@ class _Scenes:
     failed: dict[Hashable, SampleError] = field(default_factory=dict)
     ends: dict[Hashable, list[int]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    known: Known | None = None  # from the index of the files; see Expand._source
+    sizes: dict[Frame, int] = field(default_factory=dict)  # patches of the scenes that the index tells
 
     def __post_init__(self) -> None:
         _KEPT.add(self)
@@ -66,6 +71,7 @@ if hasattr(os, "register_at_fork"):
 
 
 _MANY = 16  # headers, from which on threads read them
+_SLICE = 1024  # files whose size and time of modification one thread asks for in a row
 _THREADS = 8  # more than cores: opening waits for the disk
 _SCENE_COST = 64 << 10  # taken for the header of an open scene: about a thousand are kept
 
@@ -128,12 +134,68 @@ class Expand(Link):
         return len(ends) >= scenes
 
     def _counts(self, numbers: range, run: Run) -> Iterator[int]:
-        """Patches of each scene; headers of many files are read by threads."""
+        """Patches of each scene; from the index of the files, else headers of many files are read by threads."""
         new = [n for n in numbers if self._told(n, run) not in self._state.counts]
+        if new and (source := self._source) is not None:
+            new = self._count_known(new, *source, run)
         if len(new) >= _MANY:
             self._open_all(new, run)
         for number in numbers:
             yield self._count(number, run)
+
+    @property
+    def _source(self) -> tuple[Files, str] | None:
+        """The files with an index and the opener, where steps that keep the size of scenes lie between."""
+        node, key, opener = self.before, self.keys[0], None
+        while isinstance(node, Map | Select):
+            if isinstance(node, Map):
+                if node.outputs != (key,):
+                    return None
+                key, step = node.keys[0], node.step
+                if isinstance(step, Opener):
+                    if opener is not None:
+                        return None
+                    opener = step
+                elif opener is not None or step.reach != POINT or step.moves is not None:
+                    return None
+            node = node.before
+        if opener is None or len(self.keys) > 1 or not isinstance(node, Files) or node.key != key:
+            return None
+        return None if node.index is None else (node, repr(opener))
+
+    def _count_known(self, numbers: Sequence[int], files: Files, opener: str, run: Run) -> list[int]:
+        """Count the scenes that the index knows; numbers of the others."""
+        state = self._state
+        if state.known is None:
+            state.known = Known(str(files.index), opener)
+        known = state.known
+
+        def frames(some: Sequence[int]) -> list[Frame | None]:  # waits for the disk: once for each file
+            paths = [files.paths[self._origin(number, run)[1]] for number in some]
+            return [known.frame(path) if isinstance(path, str) else None for path in paths]
+
+        left = []
+        parts = [numbers[start : start + _SLICE] for start in range(0, len(numbers), _SLICE)]
+        with ThreadPoolExecutor(_THREADS, "streamgeo-index") as pool:
+            for part, found in zip(parts, pool.map(frames, parts) if len(parts) > 1 else map(frames, parts)):
+                for number, frame in zip(part, found):
+                    if (count := self._patches_of(frame)) is None:
+                        left.append(number)
+                    else:
+                        state.counts[self._told(number, run)] = count
+        return left
+
+    def _patches_of(self, frame: Frame | None) -> int | None:
+        """How many patches a scene has; None where it is not known, or opening the file tells what is wrong."""
+        if frame is None:
+            return None
+        sizes = self._state.sizes
+        if frame not in sizes:
+            try:
+                sizes[frame] = len(self.step.layout_of(frame.dims, frame.shape, frame.spatial))
+            except StepError:
+                return None
+        return sizes[frame]
 
     def _open_all(self, numbers: Sequence[int], run: Run) -> None:
         """Count many scenes at once; a scene that cannot be opened does not hide the others.
@@ -191,13 +253,18 @@ class Expand(Link):
         """What tells scene ``number`` whatever the order, where that can be known; else its place in the epoch."""
         if self.before.random:
             return number, run
+        node, at = self._origin(number, run)
+        if isinstance(node, Vector | Files | MlxBuffer):
+            return at
+        return number, run if mixes(self.before) else None
+
+    def _origin(self, number: int, run: Run) -> tuple[Node, int]:
+        """The link that scene ``number`` comes from through changes of order and steps, and its number there."""
         node, at = self.before, number
         while isinstance(node, Select | Map) and node.parent is not None:
             at = node.pick(at, node.parent.length(run), run) if isinstance(node, Select) else at
             node = node.parent
-        if isinstance(node, Vector | Files | MlxBuffer):
-            return at
-        return number, run if mixes(self.before) else None
+        return node, at
 
     def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
         """All patches of one scene after those of another; a scene is opened when its turn comes."""
@@ -249,7 +316,7 @@ class Expand(Link):
 
     def _layout(self, item: Item) -> Layout:
         scenes = [self._as_scene(item, key) for key in self.keys]
-        layout = self.step.layout(scenes[0].grid, scenes[0].name)
+        layout = self.step.layout(scenes[0].frame, scenes[0].name)
         dims = [layout.dims[axis] for axis in layout.patched]
         for key, scene in zip(self.keys[1:], scenes[1:]):
             if not scene.grid.same_place(scenes[0].grid, dims):

@@ -40,11 +40,12 @@ class Vector(Node):
 
 @dataclass(frozen=True, eq=False)
 class Files(Node):
-    """One sample a file (or group of files), under one key."""
+    """One sample a file (or group of files), under one key; ``index`` is a file that tells the size of scenes."""
 
     paths: tuple[str | tuple[str, ...], ...]
     key: str
     shown: str
+    index: str | None = None
 
     indexable = True
 

@@ -151,6 +151,11 @@ class FitsScene(Scene):
         """Dims, shape and WCS."""
         return Grid.of(self.dims, self.shape, self._locator)
 
+    @property
+    def frame(self) -> Grid:
+        """Dims and sizes; the WCS takes milliseconds, and windows do not need it."""
+        return Grid.of(self.dims, self.shape) if len(self._images[0].dims) > 1 else self.grid
+
     @cached_property
     def template(self) -> Template:
         """What a file of the same kind takes over: the whole header, as text in ``carry``."""

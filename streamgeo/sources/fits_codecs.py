@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-GUARD = b"\xff" * 8192  # lies behind what is given to a decoder that looks at its limits once a block only
+GUARD = np.full(
+    8192, 0xFF, np.uint8
+)  # lies behind what is given to a decoder that looks at its limits once a block only
 BLOCKS = range(1, 1025)  # pixels in a block of the Rice code, so that the guard is long enough
 CODECS = ("RICE_1", "GZIP_1", "GZIP_2", "PLIO_1", "HCOMPRESS_1", "NOCOMPRESS")
 DITHERS = {"NONE": 0, "NO_DITHER": -1, "SUBTRACTIVE_DITHER_1": 1, "SUBTRACTIVE_DITHER_2": 2}
@@ -134,7 +136,7 @@ class Decoder:
         if len(wide) != 2 or said != wide:
             raise Damaged(f"HCOMPRESS says {said} pixels for {wide}")
         values: Array = imagecodecs.hcomp_decode(raw, smooth=self._stored.smooth)
-        return values
+        return values.ravel()
 
     def scaled(self, values: Array, row: int, scale: Any, zero: Any, blank: Any) -> Array:
         """Numbers of a coded tile with quantised ones scaled and missing ones marked, as astropy does both.

@@ -20,15 +20,16 @@ _FIRST = 10 * BLOCK  # bytes that are read at first: most headers end within the
 _LONGEST = 1 << 24  # bytes of a header
 _END = b"END" + b" " * 77
 _BADLY_ENDED = re.compile(rb"END *[^A-Z0-9_ -].*|END {1,76}[^ ].*", re.DOTALL)
-_WANTED = re.compile(
-    rb"(SIMPLE|XTENSION|BITPIX|NAXIS\d*|PCOUNT|GCOUNT|GROUPS|EXTNAME|BSCALE|BZERO|BLANK|CTYPE\d+|TFIELDS|THEAP"
-    rb"|TTYPE\d+|TFORM\d+|TSCAL\d+|TZERO\d+|ZIMAGE|ZBITPIX|ZNAXIS\d*|ZTILE\d+|ZCMPTYPE|ZNAME\d+|ZVAL\d+|ZQUANTIZ"
-    rb"|ZDITHER0|ZBLANK|ZSCALE|ZZERO|ZSIMPLE|ZTENSION)"
+_WANTED = re.compile(  # and those over which astropy would refuse the image
+    rb"SIMPLE|EXTEND|XTENSION|BITPIX|NAXIS\d*|PCOUNT|GCOUNT|GROUPS|EXTNAME|BSCALE|BZERO|BLANK|CTYPE\d+|TFIELDS|THEAP"
+    rb"|T(?:TYPE|FORM|SCAL|ZERO|NULL|UNIT|DISP|DIM)\d+|ZIMAGE|ZBITPIX|ZNAXIS\d*|ZTILE\d+|ZCMPTYPE|ZNAME\d+|ZVAL\d+"
+    rb"|ZQUANTIZ|ZDITHER0|ZBLANK|ZSCALE|ZZERO|ZSIMPLE|ZTENSION|ZEXTEND|ZBLOCKED|ZPCOUNT|ZGCOUNT|ZHECKSUM|ZDATASUM"
 )
 _VALUE = re.compile(
     rb"= +(?:'(?P<text>(?:[ -&(-~]|'')*)'|(?P<int>[+-]?\d+)|(?P<float>[+-]?(?:\d+\.?\d*|\.\d+)(?:[ED][+-]?\d+)?)"
     rb"|(?P<bool>[TF])) *(?:/[ -~]*)?"
 )
+_PRINTABLE = bytes(range(32, 127))
 Value = str | int | float | bool
 
 
@@ -165,6 +166,8 @@ def _text(fd: int, start: int) -> bytes:
 
 
 def _cards(text: bytes) -> dict[str, Value]:
+    if text.translate(None, _PRINTABLE):
+        raise Unusual("it holds characters that may not stand in a header")
     found: dict[str, Value] = {}
     for at in range(0, len(text), _CARD):
         key = text[at : at + 8]

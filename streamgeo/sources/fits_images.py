@@ -160,6 +160,8 @@ def _quick_image(number: int, seen: list[Header], size: int) -> Image:
     if kind == "other":
         raise Unusual("it is no image with pixels")
     z = "Z" if kind == "compressed" else ""
+    if z:  # a table must have these
+        header.whole("PCOUNT"), header.whole("GCOUNT"), header.whole("TFIELDS")
     shape = header.sizes(f"{z}NAXIS")
     bitpix = header.whole(f"{z}BITPIX")
     if bitpix not in DTYPES:

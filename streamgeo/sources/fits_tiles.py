@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from streamgeo.chunked import Array, At, Box, Chunked, Put, overlaps
 from streamgeo.errors import OpenError
 from streamgeo.fits_packing import DTYPES
+from streamgeo.slots import SLOTS
 from streamgeo.sources.fits_codecs import (
     BLOCKS,
     CODECS,
@@ -37,9 +39,11 @@ from streamgeo.sources.layouts import Identity, Uncovered, changed, open_bytes
 
 Library = Callable[[Box], Array]  # the pixels of a box as astropy reads them
 Ranges = Sequence[tuple[int, int]]
+Empty = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 
 _CHUNK = 1 << 19  # bytes of decoded pixels that small tiles are kept together up to
 _LARGEST = 1 << 31  # bytes of a decoded tile
+_BUFFER = 4 << 20  # bytes of what is read at once that a thread keeps room for
 _GAP = 1 << 16  # bytes between two tiles that cost no more to read than another call would
 _WIDTHS = {"L": 1, "B": 1, "I": 2, "J": 4, "K": 8, "A": 1, "E": 4, "D": 8, "C": 8, "M": 16, "P": 8, "Q": 16}
 _CODES = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}
@@ -105,7 +109,7 @@ class FitsTiles(Chunked):
     def decode(self, at: At) -> Array:
         """The pixels of one group of tiles; see :meth:`Chunked.decode`."""
         first = [i * n for i, n in zip(at, self._group)]
-        return self._tiles([(low, low + n) for low, n in zip(first, self._group)])
+        return self._tiles([(low, low + n) for low, n in zip(first, self._group)], SLOTS.empty)
 
     def _around(self, box: Ranges) -> Array:
         """The pixels of a box, of which only the tiles that it touches are decoded."""
@@ -114,10 +118,10 @@ class FitsTiles(Chunked):
             slice(low - first * size, high - first * size)
             for (low, high), (first, _), size in zip(box, ranges, self._stored.tile)
         )
-        return self._tiles(ranges)[cut]
+        return self._tiles(ranges, np.empty)[cut]
 
-    def _tiles(self, ranges: Ranges) -> Array:
-        """The pixels of the tiles whose numbers lie in these ranges."""
+    def _tiles(self, ranges: Ranges, empty: Empty) -> Array:
+        """The pixels of the tiles whose numbers lie in these ranges, in memory that ``empty`` gives."""
         stored = self._stored
         numbers = [range(low, min(high, count)) for (low, high), count in zip(ranges, stored.tiles)]
         shape = [
@@ -126,7 +130,7 @@ class FitsTiles(Chunked):
         ]
         rows = np.ravel_multi_index(np.ix_(*numbers), stored.tiles).ravel()
         low, data = self._bytes(rows)
-        out = np.empty(shape, stored.dtype)
+        out = empty(tuple(shape), stored.dtype)
         steps = ([slice(i * n, i * n + n) for i in range(len(part))] for part, n in zip(numbers, stored.tile))
         parts = [out[place] for place in product(*steps)]
         if not self._fill_coded(parts, rows, low, data):
@@ -136,7 +140,7 @@ class FitsTiles(Chunked):
 
     def _fill_coded(self, parts: list[Array], rows: NDArray[np.intp], low: int, data: Array) -> bool:
         """Decode tiles into their places, if all are of the common kind; False when one is not, or is damaged."""
-        if self._marked or not data.size or self._table.how[rows].any():
+        if self._marked or not data.size or (self._table.how[rows] != CODED).any():
             return False
         starts = self._table.starts[rows] - low
         ends = starts + self._table.sizes[rows]
@@ -210,10 +214,25 @@ class FitsTiles(Chunked):
             stat = os.fstat(fd)
             if (stat.st_size, stat.st_mtime_ns) != self.identity:
                 raise changed(self.path)
-            data = os.pread(fd, size, start)
-        if len(data) != size:
-            raise changed(self.path)
-        return np.frombuffer(data + GUARD, np.uint8)
+            data = _buffer(size + len(GUARD))
+            os.lseek(fd, start, os.SEEK_SET)  # the descriptor is this thread's as long as it is leased
+            if os.readv(fd, [data[:size]]) != size:
+                raise changed(self.path)
+        data[size:] = GUARD
+        return data
+
+
+_BUFFERS = threading.local()
+
+
+def _buffer(size: int) -> Array:
+    """Bytes that this thread uses again and again: fresh memory costs as much as reading."""
+    if size > _BUFFER:
+        return np.empty(size, np.uint8)
+    buffer: Array | None = getattr(_BUFFERS, "bytes", None)
+    if buffer is None or len(buffer) < size:
+        buffer = _BUFFERS.bytes = np.empty(2 * size, np.uint8)
+    return buffer[:size]
 
 
 def grouped(shape: tuple[int, ...], tile: tuple[int, ...], itemsize: int) -> tuple[int, ...]:

@@ -26,7 +26,7 @@ from streamgeo.sources.cf import Catalogue, Variable
 from streamgeo.sources.grid_mapping import crs_attributes, grid_mapping
 from streamgeo.sources.handles import identity
 from streamgeo.sources.hdf5_chunks import Layout
-from streamgeo.sources.layouts import Mapped, Refused
+from streamgeo.sources.layouts import Identity, Mapped, Refused
 from streamgeo.template import Template
 from streamgeo.window import Window
 
@@ -59,9 +59,15 @@ class GroupedScene(Scene):
     library: ClassVar[str]  # that reads what is not covered here
 
     def __init__(
-        self, path: str, targets: Sequence[Variable], packings: Sequence[Packing], raw: bool
+        self,
+        path: str,
+        targets: Sequence[Variable],
+        packings: Sequence[Packing],
+        raw: bool,
+        identity: Identity,
     ) -> None:
         first = targets[0]
+        self._identity = identity
         self._path, self._packings, self._raw = path, tuple(packings), raw
         self._targets = tuple(replace(v, ids=first.ids) for v in targets)
         self._stack = unique("variable", first.dims) if len(targets) > 1 else ""
@@ -134,11 +140,15 @@ class GroupedScene(Scene):
                 put(out, whole)
 
     def _found(self, i: int) -> Layout:
-        """The layout of a target, looked for again when the file has changed."""
+        self._check_unchanged()
         found = self._layouts.get(i)
-        if found is None or found.identity != identity(self._path):
+        if found is None:
             found = self._layouts[i] = self._layout(self._targets[i])
         return found
+
+    def _check_unchanged(self) -> None:
+        if identity(self._path) != self._identity:
+            raise OpenError(f"read: {self.name} has changed since it was opened; open it again")
 
     @property
     def reader(self) -> str:
@@ -156,6 +166,7 @@ class GroupedScene(Scene):
 
     @cached_property
     def _file(self) -> Header:
+        self._check_unchanged()
         return self._header()
 
     @cached_property

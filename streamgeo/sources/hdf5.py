@@ -19,7 +19,7 @@ from streamgeo.scene import Scene
 from streamgeo.sources import hdf5_index
 from streamgeo.sources.cf import Variable
 from streamgeo.sources.grouped import Array, GroupedScene, Header, Words, ancestors, choose, same_dtype
-from streamgeo.sources.handles import POOL
+from streamgeo.sources.handles import POOL, identity
 from streamgeo.sources.hdf5_chunks import Layout
 
 _WORDS = Words("open_hdf5", "dataset", "dataset")
@@ -49,6 +49,7 @@ def open_scene(path: str, *, dataset: str | Sequence[str] | None = None, raw: bo
             message lists the candidates), or the dataset holds text, records, complex numbers or a scalar.
     """
     path, file = str(path), Path(path).name
+    stamp = identity(path)
     with _file(path) as handle:
         headers: list[Header] = []
 
@@ -60,7 +61,7 @@ def open_scene(path: str, *, dataset: str | Sequence[str] | None = None, raw: bo
     if raw:
         same_dtype(targets, file, _WORDS)
     packings = [Packing() if raw else _packing(v, file) for v in targets]
-    return Hdf5Scene(path, targets, packings, raw)
+    return Hdf5Scene(path, targets, packings, raw, stamp)
 
 
 class Hdf5Scene(GroupedScene):

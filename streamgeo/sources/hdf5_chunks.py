@@ -6,19 +6,17 @@ h5py's lock is one for the process and netCDF-C is not thread-safe at all, so re
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streamgeo.chunked import At, Chunked
 from streamgeo.errors import OpenError
-from streamgeo.sources.handles import POOL, identity
+from streamgeo.sources.handles import identity
 from streamgeo.sources.hdf5_filters import Damaged, Pipeline, Short
 from streamgeo.sources.layouts import (
     Array,
@@ -27,7 +25,7 @@ from streamgeo.sources.layouts import (
     Refused,
     Uncovered,
     changed,
-    open_bytes,
+    read_at,
 )
 
 Library = Callable[
@@ -43,38 +41,35 @@ class ChunkIndex:
         rows: for each chunk the first pixel along every axis, filter mask, offset and size in the file.
         shape: of the dataset.
         chunks: shape of a chunk.
-        slowest: the axis along which it can grow, if one alone: newer files number their chunks so.
+        grows: the axis along which the dataset can grow without end, if one alone and not the first; else 0.
 
     Raises:
         Uncovered: when the rows are not those of a sound file.
     """
 
-    def __init__(
-        self, rows: array[int], shape: Sequence[int], chunks: Sequence[int], slowest: int = 0
-    ) -> None:
+    def __init__(self, rows: array[int], shape: Sequence[int], chunks: Sequence[int], grows: int = 0) -> None:
         rank = len(chunks)
         table = np.frombuffer(rows.tobytes(), np.uint64).reshape(-1, rank + 3)
         self._grid = tuple(-(-size // chunk) for size, chunk in zip(shape, chunks))
-        if math.prod(self._grid) >= 1 << 63:
+        self._total = math.prod(self._grid)
+        if self._total >= 1 << 63:
             raise Uncovered(f"{self._grid} chunks are more than can be counted")
         at, rest = np.divmod(table[:, :rank], np.array(chunks, np.uint64))
         if rest.any() or np.any(at >= np.array(self._grid, np.uint64)):
-            raise Uncovered("it has chunks outside")
-        numbers = self._numbered(at, range(rank))
-        order = np.argsort(numbers, kind="stable")
-        if not _ascends(numbers) and not _ascends(
-            self._numbered(at, sorted(range(rank), key=lambda axis: axis != slowest))
-        ):
-            raise Uncovered("the list of its chunks is not in order")
-        self._numbers = numbers[order]
-        masks, self._offsets, self._sizes = (table[order, rank + i] for i in range(3))
-        self._masks = masks if masks.any() else None
-
-    def _numbered(self, at: Array, axes: Iterable[int]) -> NDArray[np.int64]:
+            raise Uncovered("the HDF5 library lists chunks outside of it")
+        # From an extensible array HDF5 (2.0 and before) lists all chunks as if they lay along that axis.
+        if len(at) and math.prod(self._grid[:grows]) > 1 and not at[:, :grows].any():
+            raise Uncovered(
+                f"the HDF5 library may list its chunks wrongly, as it can grow along axis {grows}"
+            )
         numbers = np.zeros(len(at), np.int64)
-        for axis in axes:
-            numbers = numbers * self._grid[axis] + at[:, axis].astype(np.int64)
-        return numbers
+        for axis, count in enumerate(self._grid):
+            numbers = numbers * count + at[:, axis].astype(np.int64)
+        if not np.all(numbers[1:] > numbers[:-1]):
+            raise Uncovered("the HDF5 library lists its chunks out of order")
+        self._numbers = numbers
+        masks, self._offsets, self._sizes = (table[:, rank + i].copy() for i in range(3))
+        self._masks = masks if masks.any() else None
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -90,15 +85,13 @@ class ChunkIndex:
         number = 0
         for i, count in zip(at, self._grid):
             number = number * count + i
-        place = int(np.searchsorted(self._numbers, number))
-        if place == len(self._numbers) or self._numbers[place] != number:
-            return None
+        place = number
+        if len(self._numbers) < self._total:
+            place = int(np.searchsorted(self._numbers, number))
+            if place == len(self._numbers) or self._numbers[place] != number:
+                return None
         mask = 0 if self._masks is None else int(self._masks[place])
         return int(self._offsets[place]), int(self._sizes[place]), mask
-
-
-def _ascends(numbers: NDArray[np.int64]) -> bool:
-    return bool(np.all(numbers[1:] > numbers[:-1]))
 
 
 @dataclass(frozen=True)
@@ -167,11 +160,7 @@ class Hdf5Chunks(Chunked):
     def _bytes(self, offset: int, size: int) -> bytes:
         if size >= LARGEST or offset + size > self.identity[0]:
             raise Damaged(f"{size} bytes at {offset} of a file of {self.identity[0]}")
-        with POOL.lease("bytes", self.path, open_bytes, os.close) as fd:
-            stat = os.fstat(fd)
-            if (stat.st_size, stat.st_mtime_ns) != self.identity:
-                raise changed(self.path)
-            data = os.pread(fd, size, offset)
+        data = read_at(self.path, self.identity, offset, size)
         if len(data) != size:
             raise Damaged(f"{len(data)} bytes of {size} at {offset}")
         return data

@@ -141,10 +141,11 @@ def _unshuffle(data: bytes | Bytes, size: int, values: tuple[int, ...]) -> bytes
     numbers = out[: count * width]
     if width in (2, 4) and _LITTLE:  # shifting whole numbers is several times faster than placing bytes
         whole = numbers.view(f"<u{width}")
-        np.copyto(whole, planes[-1])
-        for plane in planes[-2::-1]:
-            np.left_shift(whole, 8, out=whole)
+        np.left_shift(planes[-1], whole.dtype.type(8), out=whole)
+        for plane in planes[-2:0:-1]:
             np.bitwise_or(whole, plane, out=whole)
+            np.left_shift(whole, 8, out=whole)
+        np.bitwise_or(whole, planes[0], out=whole)
     else:
         placed = numbers.reshape(count, width)
         for i, plane in enumerate(planes):

@@ -16,7 +16,7 @@ import numpy as np
 
 from streamgeo.chunks import CACHE
 from streamgeo.netcdf_lock import lock
-from streamgeo.sources.handles import POOL, identity
+from streamgeo.sources.handles import identity
 from streamgeo.sources.hdf5_chunks import (
     LARGEST,
     ChunkIndex,
@@ -27,7 +27,7 @@ from streamgeo.sources.hdf5_chunks import (
     Stored,
 )
 from streamgeo.sources.hdf5_filters import Filter, Pipeline
-from streamgeo.sources.layouts import Identity, Mapped, Refused, Uncovered, open_bytes
+from streamgeo.sources.layouts import Identity, Mapped, Refused, Uncovered, read_at
 
 
 def layout(path: str, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], library: Library) -> Layout:
@@ -85,7 +85,7 @@ def _find(
             return CompactArray(path, name, stamp, stored, _empty(stored), library)
         if kind != h5py.h5d.CHUNKED:
             raise Uncovered("it is a virtual dataset")
-        index = _chunk_index(path, file, dataset, stored)
+        index = _chunk_index(path, stamp, file, dataset, stored)
         return Hdf5Chunks(path, name, stamp, stored, index, library)
     finally:
         file.close()
@@ -124,7 +124,11 @@ def _dtype(kind: Any) -> np.dtype[Any]:
     if number.get_class() not in (h5py.h5t.INTEGER, h5py.h5t.FLOAT):
         raise Uncovered("it holds no plain numbers")
     dtype: np.dtype[Any] = number.dtype
-    if dtype.itemsize > 8 or not number.equal(h5py.h5t.py_create(dtype)):
+    same = [
+        h5py.h5t.py_create(dtype),
+        *([h5py.h5t.STD_I8BE, h5py.h5t.STD_U8BE] if dtype.itemsize == 1 else []),
+    ]
+    if dtype.itemsize > 8 or not any(map(number.equal, same)):
         raise Uncovered("its numbers have another form than numpy's")
     return np.dtype(bool) if kind.dtype.kind == "b" else np.dtype(dtype.str)
 
@@ -156,7 +160,7 @@ def _contiguous(
     return Mapped(path, stamp, offset, stored.shape, strides, stored.dtype)
 
 
-def _chunk_index(path: str, file: Any, dataset: Any, stored: Stored) -> ChunkIndex:
+def _chunk_index(path: str, stamp: Identity, file: Any, dataset: Any, stored: Stored) -> ChunkIndex:
     import h5py
 
     if not hasattr(dataset, "chunk_iter"):
@@ -169,13 +173,13 @@ def _chunk_index(path: str, file: Any, dataset: Any, stored: Stored) -> ChunkInd
     dataset.chunk_iter(take)
     width = len(stored.chunks) + 3
     if rows:
-        _check(path, file, dataset, rows, width)
+        _check(path, stamp, file, dataset, rows, width)
     most = dataset.get_space().get_simple_extent_dims(True)
-    growing = [axis for axis, size in enumerate(most) if size == h5py.h5s.UNLIMITED]
-    return ChunkIndex(rows, stored.shape, stored.chunks, growing[0] if len(growing) == 1 else 0)
+    endless = [axis for axis, size in enumerate(most) if size == h5py.h5s.UNLIMITED]
+    return ChunkIndex(rows, stored.shape, stored.chunks, endless[0] if len(endless) == 1 else 0)
 
 
-def _check(path: str, file: Any, dataset: Any, rows: array[int], width: int) -> None:
+def _check(path: str, stamp: Identity, file: Any, dataset: Any, rows: array[int], width: int) -> None:
     """Hold the last row against what else the library says: releases differ in what they list.
 
     Some give the place in chunks and not in pixels; some leave a user block before the file out of the offset,
@@ -188,8 +192,7 @@ def _check(path: str, file: Any, dataset: Any, rows: array[int], width: int) -> 
     if not before:
         return
     _, wanted = dataset.read_direct_chunk(start)
-    with POOL.lease("bytes", path, open_bytes, os.close) as fd:
-        shifts = [shift for shift in (0, before) if os.pread(fd, size, offset + shift) == wanted]
+    shifts = [shift for shift in (0, before) if read_at(path, stamp, offset + shift, size) == wanted]
     if not shifts:
         raise Uncovered("this HDF5 lists other chunks than it finds")
     for i in range(width - 2, len(rows), width):

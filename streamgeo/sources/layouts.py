@@ -9,6 +9,7 @@ import mmap
 import os
 import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -77,13 +78,16 @@ class _Map:
         """Count what was read: pages of a map count as memory of the process until they are let go."""
         global _since
         rows = part.size // max(part.shape[-1], 1)
+        reach = sum((size - 1) * abs(step) for size, step in zip(part.shape, part.strides))
         with _COUNTING:
             # A page that is touched brings its neighbours along, up to 64 KiB.
-            _since += min(part.nbytes + rows * (64 << 10), self.identity[0])
+            _since += min(part.nbytes + rows * (64 << 10), reach + (64 << 10), self.identity[0])
             if _since < _RESIDENT:
                 return
             _since = 0
             maps = list(_MAPS)
+        if sum(one.identity[0] for one in maps) <= _RESIDENT:
+            return  # all of them together are no more
         for one in maps:
             one.bytes.madvise(mmap.MADV_DONTNEED)  # the system keeps them cached as far as it has room
 
@@ -126,6 +130,55 @@ def changed(path: str) -> OpenError:
 def open_bytes(path: str) -> int:
     """A file descriptor to read from."""
     return os.open(path, os.O_RDONLY)
+
+
+class _Descriptor:
+    """A file that is open for reading, until the last reference goes."""
+
+    def __init__(self, path: str) -> None:
+        self.number = open_bytes(path)
+        stat = os.fstat(self.number)
+        self.identity = stat.st_size, stat.st_mtime_ns
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+
+class _Descriptors(threading.local):
+    """The files that a thread read from last: they close with the thread, and a fork may use them on."""
+
+    def __init__(self) -> None:
+        self.open: OrderedDict[tuple[str, Identity], _Descriptor] = OrderedDict()
+
+
+_DESCRIPTORS = _Descriptors()
+_MOST_OPEN = 16  # a thread
+
+
+def read_at(path: str, identity: Identity, offset: int, size: int) -> bytes:
+    """Bytes of a file, fewer where it ends before; nothing is asked of the system but these.
+
+    The caller has just seen that the file is as it was: one of the same name that has taken its place is not
+    read, since the old one stays open.
+
+    Raises:
+        OpenError: when the file is not the one of this identity any more.
+    """
+    kept = _DESCRIPTORS.open
+    key = (path, identity)
+    found = kept.pop(key, None)
+    if found is None:
+        try:
+            found = _Descriptor(path)
+        except OSError as error:
+            raise changed(path) from error
+        if found.identity != identity:
+            raise changed(path)
+        while len(kept) >= _MOST_OPEN:
+            kept.popitem(last=False)
+    kept[key] = found
+    return os.pread(found.number, size, offset)
 
 
 current = identity  # what a file's size and time of modification are now

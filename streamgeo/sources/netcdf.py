@@ -1,8 +1,9 @@
 """NetCDF: a variable of a file, or several stacked, as a lazy scene.
 
-netCDF-C is not thread-safe at all, so every call into it holds one lock; unpacking happens outside of it. All
-threads share one handle of a file: HDF5 crashes when a file that holds text is open twice in a process
-(HDFGroup/hdf5 issue 5359, Unidata/netcdf-c issue 2510).
+The library reads headers and coordinates, and pixels only where their layout is not covered here. netCDF-C is not
+thread-safe at all, so every call into it holds one lock; unpacking happens outside of it. All threads share one
+handle of a file: HDF5 crashes when a file that holds text is open twice in a process (HDFGroup/hdf5 issue 5359,
+Unidata/netcdf-c issue 2510).
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def open_scene(path: str, *, variable: str | Sequence[str] | None = None, raw: b
             message lists the candidates), or the variable holds text, records or a scalar.
     """
     path, file = str(path), Path(path).name
+    stamp = identity(path)
     with _dataset(path) as dataset:
         headers: list[Header] = []
 
@@ -56,7 +58,7 @@ def open_scene(path: str, *, variable: str | Sequence[str] | None = None, raw: b
         if raw:
             same_dtype(targets, file, _WORDS)
         packings = [Packing() if raw else _packing(dataset, v, file) for v in targets]
-    return NetcdfScene(path, targets, packings, raw)
+    return NetcdfScene(path, targets, packings, raw, stamp)
 
 
 class NetcdfScene(GroupedScene):
@@ -68,7 +70,7 @@ class NetcdfScene(GroupedScene):
     def _layout(self, target: Variable) -> Layout:
         dtype = target.dtype
         assert dtype is not None
-        if classic.header(self._path, identity(self._path)) is not None:
+        if classic.header(self._path, self._identity) is not None:
             return classic.layout(self._path, target.path, target.shape, dtype)
         return hdf5_index.layout(self._path, target.path, target.shape, dtype, _pixels)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 from streamgeo.errors import OpenError, StreamGeoError
 from streamgeo.grid import Grid, plain_grid
 from streamgeo.scene import Scene
-from streamgeo.sources.handles import POOL, identity
+from streamgeo.sources.handles import identity
+from streamgeo.sources.layouts import Identity, Mapped
 from streamgeo.template import Template
 from streamgeo.window import Window
 
@@ -39,16 +41,16 @@ def open_scene(path: str, *, key: str | None = None, raw: bool = False) -> Scene
             array is a scalar or holds no numbers.
     """
     path, file = str(path), Path(path).name
-    identity(path)
-    if zipfile.is_zipfile(path):
+    mark = identity(path)
+    stored = _npy(path, mark, file)
+    if stored is None:
         chosen, shape, dtype = _member(path, key, file)
         _check(shape, dtype, raw, f"array {chosen!r} of {file}")
         return NpzScene(path, shape, dtype, raw, chosen)
     if key is not None and Path(path).suffix.lower() != ".npz":
         raise OpenError(f"open_numpy: {file} is no .npz file, so it has no key {key!r}; leave key= out")
-    with _mapped(path) as array:
-        _check(array.shape, array.dtype, raw, file)
-        return NpyScene(path, array.shape, array.dtype, raw)
+    _check(stored.shape, stored.dtype, raw, file)
+    return NpyScene(stored, raw)
 
 
 class _NumpyScene(Scene):
@@ -83,9 +85,27 @@ class _NumpyScene(Scene):
 class NpyScene(_NumpyScene):
     """An ``.npy`` file."""
 
+    def __init__(self, stored: Mapped, raw: bool) -> None:
+        super().__init__(stored.path, stored.shape, stored.dtype, raw)
+        self._stored = stored
+
+    @property
+    def reader(self) -> str:
+        """How its pixels are read."""
+        return "memory-mapped"
+
     def _read(self, window: Window) -> Array:
-        with _mapped(self._path) as array:
-            return np.array(array[window.slices(self.dims)], self.dtype, order="C")
+        out = np.empty(window.shape, self.dtype)
+        self._read_into(window, out)
+        return out
+
+    def _read_into(self, window: Window, out: Array) -> None:
+        if out.size:
+            self._stored.read(window.slices(self.dims), out, np.copyto if self._raw else _put)
+
+
+def _put(out: Array, stored: Array) -> None:
+    np.copyto(out, stored, casting="unsafe")
 
 
 class NpzScene(_NumpyScene):
@@ -103,11 +123,21 @@ class NpzScene(_NumpyScene):
         self.__dict__.update(state)
         self._lock, self._whole = threading.Lock(), None
 
+    @property
+    def reader(self) -> str:
+        """How its pixels are read."""
+        return "numpy, whole and once, because it is packed in an archive"
+
     def _read(self, window: Window) -> Array:
+        out = np.empty(window.shape, self.dtype)
+        self._read_into(window, out)
+        return out
+
+    def _read_into(self, window: Window, out: Array) -> None:
         with self._lock:
             if self._whole is None:
                 self._whole = self._load()
-        return self._whole[window.slices(self.dims)].copy()
+        out[...] = self._whole[window.slices(self.dims)]
 
     def _load(self) -> Array:
         with _readable(self._path), np.load(self._path, allow_pickle=False) as archive:
@@ -129,19 +159,31 @@ def _readable(path: str) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def _mapped(path: str) -> Iterator[Array]:
-    with _readable(path), POOL.lease("numpy", path, _map, _let_go) as array:
-        yield array
+def _npy(path: str, mark: Identity, file: str) -> Mapped | None:
+    """The array of an ``.npy`` file, from its header alone; None for an archive."""
+    with _readable(path), open(path, "rb") as stream:
+        if not stream.peek(6).startswith(np.lib.format.MAGIC_PREFIX) and zipfile.is_zipfile(path):
+            return None
+        shape, fortran, dtype = _header(stream, file)
+        offset, nbytes = stream.tell(), math.prod(shape) * dtype.itemsize
+        if dtype.hasobject:
+            raise ValueError("it holds Python objects")
+        if offset + nbytes > mark[0]:
+            raise ValueError(f"{nbytes} bytes from byte {offset} on are more than its {mark[0]} bytes")
+    sizes = shape if fortran else shape[::-1]
+    steps = tuple(dtype.itemsize * math.prod(sizes[:i]) for i in range(len(sizes)))
+    return Mapped(path, mark, offset, shape, steps if fortran else steps[::-1], dtype)
 
 
-def _map(path: str) -> Array:
-    array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-    return array
-
-
-def _let_go(array: Array) -> None:
-    """The mapping ends with the last reference to it."""
+def _header(stream: Any, what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether the first dim varies fastest, and dtype."""
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(stream)
+    if version == (2, 0):
+        return np.lib.format.read_array_header_2_0(stream)
+    # version 3 differs in field names alone
+    raise OpenError(f"open_numpy: {what} holds records; only numbers can be opened")
 
 
 def _member(path: str, key: str | None, file: str) -> tuple[str, tuple[int, ...], np.dtype[Any]]:
@@ -155,15 +197,7 @@ def _member(path: str, key: str | None, file: str) -> tuple[str, tuple[int, ...]
         if chosen not in names:
             raise OpenError(f"open_numpy: no key {chosen!r} in {file}; it has {listed}")
         with archive.open(f"{chosen}.npy") as stream:
-            version = np.lib.format.read_magic(stream)
-            if version == (1, 0):
-                shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-            elif version == (2, 0):
-                shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
-            else:  # version 3 differs in field names alone
-                raise OpenError(
-                    f"open_numpy: array {chosen!r} of {file} holds records; only numbers can be opened"
-                )
+            shape, _, dtype = _header(stream, f"array {chosen!r} of {file}")
     return chosen, tuple(shape), dtype
 
 

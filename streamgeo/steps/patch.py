@@ -84,6 +84,12 @@ class Patch(Step):
         """The windows of a scene with this grid; ``what`` names it in messages."""
         return lay_out(grid, size=self.size, stride=self.stride, dims=self.dims, edge=self.edge, what=what)
 
+    def layout_of(self, dims: Sequence[str], shape: Sequence[int], spatial: Sequence[str]) -> Layout:
+        """The same, for a scene of which no more is known than its dims, shape and horizontal dims."""
+        names = self.dims if self.dims is not None else tuple(spatial)
+        grid = Grid.of(dims, shape)
+        return lay_out(grid, size=self.size, stride=self.stride, dims=names, edge=self.edge)
+
     def read(self, scene: Scene, window: Window) -> Array:
         """The pixels of one window, filled where it reaches past the scene."""
         if window.within(scene.dims, scene.shape):
