@@ -28,7 +28,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 EXEMPT = {
     "patch": "makes many samples of one, so its laws are others: tests/test_patch.py",
     **dict.fromkeys(
-        ("open", "open_fits", "open_geotiff", "open_netcdf", "open_hdf5", "open_numpy"),
+        ("open", "open_fits", "open_geotiff", "open_netcdf", "open_hdf5", "open_numpy", "open_zarr"),
         "take paths, not arrays: tests of the formats",
     ),
 }
