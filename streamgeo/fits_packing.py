@@ -52,6 +52,11 @@ class Unpacking:
     ``out`` is float32 of any strides, ``stored`` may be in either byte order. Up to 16 bits it is worked out in
     float32, wider integers in float64; unsigned integers (BZERO = 2^(bits-1)) are taken as the integers they are.
     NaN where an integer equals ``blank``.
+
+    >>> out = np.empty(3, np.float32)
+    >>> Unpacking(Packing(np.dtype("i2"), 0.5, 10.0, -9))(out, np.array([1, 2, -9], np.int16))
+    >>> out.tolist()
+    [10.5, 11.0, nan]
     """
 
     def __init__(self, packing: Packing) -> None:
@@ -124,17 +129,6 @@ def _scratch(dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     if dtype.str not in kept:
         kept[dtype.str] = np.empty(_BLOCK, dtype)
     return kept[dtype.str][:count].reshape(shape)
-
-
-def physical(stored: NDArray[Any], packing: Packing) -> NDArray[np.float32]:
-    """Physical float32 of stored values, in a new array; see :class:`Unpacking`.
-
-    >>> physical(np.array([1, 2, -9], np.int16), Packing(np.dtype("i2"), 0.5, 10.0, -9)).tolist()
-    [10.5, 11.0, nan]
-    """
-    out = np.empty(stored.shape, np.float32)
-    Unpacking(packing)(out, stored)
-    return out
 
 
 def to_stored(values: NDArray[Any]) -> tuple[NDArray[Any], int]:

@@ -83,6 +83,23 @@ def test_the_quick_look_finds_what_astropy_finds(case, samples, monkeypatch):
     assert (quick.dims, quick.shape, quick.dtype) == (slow.dims, slow.shape, slow.dtype)
 
 
+@pytest.mark.parametrize("case", REAL, ids=str)
+def test_the_frame_is_that_of_the_grid(case, samples):
+    scene = open_scene(str(case.path))
+    frame, grid = scene.frame, scene.grid
+    assert (frame.dims, frame.shape, frame.spatial) == (grid.dims, grid.shape, grid.spatial)
+
+
+def test_the_frame_of_a_spectrum_is_that_of_its_grid(tmp_path):
+    hdus = [fits.PrimaryHDU(ramp(7)), fits.ImageHDU(ramp(7))]
+    for hdu in hdus:
+        hdu.header.update({"CTYPE1": "WAVE", "CRPIX1": 1.0, "CDELT1": 2.0, "CUNIT1": "m"})
+    path = write_fits(tmp_path / "a.fits", *hdus)
+    for which in (0, [0, 1]):
+        scene = open_scene(path, hdu=which)
+        assert (scene.frame.dims, scene.frame.spatial) == (scene.grid.dims, scene.grid.spatial)
+
+
 def test_opening_leaves_astropy_alone(samples):
     path = next(case.path for case in REAL if "cutout" in case.path.name)
     code = (

@@ -309,7 +309,7 @@ def _columns(header: Header) -> tuple[dict[str, _Column], int]:
     for number in range(1, header.whole("TFIELDS") + 1):
         name, form = header.text(f"TTYPE{number}", ""), header.text(f"TFORM{number}", "")
         parsed = re.fullmatch(r"(\d*)([LXBIJKAEDCMPQ])([LXBIJKAEDCM]?)(?:\(\d*\))?\s*", form)
-        if parsed is None or name in found:
+        if parsed is None or not name or name in found:
             raise Uncovered(f"column {name!r} has the form {form!r}")
         repeat = int(parsed[1] or 1)
         if name in _USED and (repeat != 1 or _scaled(header, number)):
