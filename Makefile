@@ -1,5 +1,5 @@
 # Everything runs in .venv, which the first target that needs it makes.
-.PHONY: demo test test-long clean
+.PHONY: demo test test-long bench clean
 
 # The first Python that is new enough (mlx-data has wheels for 3.11 to 3.13); PYTHON=... overrides.
 FIND_PYTHON = for p in $(PYTHON) python3 python3.13 python3.12 python3.11 python; do \
@@ -20,6 +20,12 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 	@echo "installing streamgeo and what its tests need"; $(INSTALL) -e '.[test]'
 	@touch $@ $(VENV)/.plot
 
+# torchgeo needs much that may have no wheels for a Python that has just come out; the tables say when it is not there.
+$(VENV)/.bench: pyproject.toml | $(BIN)/python
+	@echo "installing streamgeo and what its benchmarks need"; $(INSTALL) -e '.[bench]'
+	@$(INSTALL) 'torchgeo>=0.8' || echo "torchgeo could not be installed: it is left out"
+	@touch $@ $(VENV)/.plot
+
 demo: $(VENV)/.plot  ## run the main job on made scenes
 	@$(BIN)/streamgeo demo
 
@@ -29,5 +35,8 @@ test: $(VENV)/.test  ## style, types and tests
 test-long: $(VENV)/.test  ## the checks that take minutes
 	@$(BIN)/python -m pytest -m long
 
+bench: $(VENV)/.bench  ## speed and memory beside other loaders, in under ten minutes; BENCH="--quick" passes options on
+	@$(BIN)/python benchmarks/run.py $(BENCH)
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo_out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info demo_out bench_data bench_out .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,252 @@
+"""What this machine can do at most: decode every chunk once, and copy every patch from memory.
+
+Nothing here goes through streamgeo. The index of the chunks is made before the clock starts; each thread decodes
+into memory of its own that it uses again and again. Of several decoders the fastest on this machine is taken.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.data import Case
+from benchmarks.peers import Indices, in_threads
+from benchmarks.processes import CONTEXT
+from benchmarks.readers import convert, whole
+
+Array = NDArray[Any]
+Decode = Callable[[bytes, Array], Any]  # stored bytes, where the values go
+_TRIED = 12  # chunks on which decoders are compared
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Where a chunk lies in a file."""
+
+    path: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Stored:
+    """All chunks of a case, and what is in one."""
+
+    chunks: list[Chunk]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+# -- where the chunks lie -------------------------------------------------------------------------------
+
+
+def index(case: Case) -> Stored:
+    """The chunks of all files of a case."""
+    return {"tiff": _tiff, "netcdf": _netcdf, "fits": _fits, "npy": _npy}[case.kind](case)
+
+
+def _tiff(case: Case) -> Stored:
+    import tifffile
+
+    chunks: list[Chunk] = []
+    for path in case.paths:
+        with tifffile.TiffFile(path) as file:
+            page = file.pages[0]
+            chunks += [Chunk(path, o, n) for o, n in zip(page.dataoffsets, page.databytecounts)]
+            shape = (page.tilelength, page.tilewidth, page.samplesperpixel)
+    return Stored(chunks, shape, np.dtype(case.dtype))
+
+
+def _netcdf(case: Case) -> Stored:
+    import h5py
+
+    chunks: list[Chunk] = []
+    with h5py.File(case.paths[0]) as file:
+        data = file["t2m"]
+        data.id.chunk_iter(lambda info: chunks.append(Chunk(case.paths[0], info.byte_offset, info.size)))
+        shape = data.chunks
+    return Stored(chunks, shape, np.dtype(case.dtype))
+
+
+def _fits(case: Case) -> Stored:
+    from astropy.io import fits
+
+    chunks: list[Chunk] = []
+    for path in case.paths:
+        with fits.open(path, disable_image_compression=True) as file:
+            table = file[1]
+            heap = table._data_offset + table._theap
+            places = table.data.view(np.ndarray)["COMPRESSED_DATA"]  # length and place in the heap
+            chunks += [Chunk(path, int(heap + at), int(size)) for size, at in places]
+    return Stored(chunks, (case.shape[1],), np.dtype(case.dtype))
+
+
+def _npy(case: Case) -> Stored:
+    chunks: list[Chunk] = []
+    piece = 4 << 20
+    for path in case.paths:
+        whole = Path(path).stat().st_size
+        chunks += [Chunk(path, at, min(piece, whole - at)) for at in range(0, whole, piece)]
+    return Stored(chunks, (piece,), np.dtype("u1"))
+
+
+# -- how they are decoded -------------------------------------------------------------------------------
+
+
+def decoders(case: Case, stored: Stored) -> list[Decode]:
+    """What can decode the chunks of a case."""
+    import imagecodecs
+
+    if case.kind == "tiff":
+        codec = case.name.split("-")[1]
+        names = {"deflate": ("deflate", "isal", "zlibng"), "zstd": ("zstd",), "lzw": ("lzw",)}[codec]
+        return [_differences(getattr(imagecodecs, f"{name}_decode"), stored.shape) for name in names]
+    if case.kind == "netcdf":
+        return [
+            _shuffled(getattr(imagecodecs, f"{name}_decode"), stored)
+            for name in ("deflate", "isal", "zlibng")
+        ]
+    if case.kind == "fits":
+        return _rice(stored)
+    return [lambda data, out: None]
+
+
+def _differences(decode: Callable[..., Any], shape: tuple[int, ...]) -> Decode:
+    import imagecodecs
+
+    def run(data: bytes, out: Array) -> None:
+        decode(data, out=out.view(np.uint8).reshape(-1))
+        values = out.reshape(shape)
+        imagecodecs.delta_decode(values, axis=1, out=values)
+
+    return run
+
+
+def _shuffled(decode: Callable[..., Any], stored: Stored) -> Decode:
+    """All low bytes come first, then all high ones: together they are numbers again by arithmetic."""
+    apart = np.empty(int(np.prod(stored.shape)) * stored.dtype.itemsize, np.uint8)
+    low, high = apart.reshape(2, -1)
+
+    def run(data: bytes, out: Array) -> None:
+        decode(data, out=apart)
+        numbers = out.view(np.uint16).reshape(-1)
+        np.copyto(numbers, high)
+        np.left_shift(numbers, 8, out=numbers)
+        np.bitwise_or(numbers, low, out=numbers)
+
+    return run
+
+
+def _rice(stored: Stored) -> list[Decode]:
+    import imagecodecs
+
+    def run(data: bytes, out: Array) -> None:
+        imagecodecs.rcomp_decode(data, shape=stored.shape, dtype=stored.dtype, nblock=32, out=out)
+
+    found: list[Decode] = [run]
+    try:
+        from astropy.io.fits.hdu.compressed._compression import decompress_rice_1_c as astropy_rice
+    except ImportError:  # another astropy has it elsewhere
+        return found
+    count, width = stored.shape[0], stored.dtype.itemsize
+    return [*found, lambda data, out: astropy_rice(data, 32, width, count)]
+
+
+def fastest(case: Case, stored: Stored) -> int:
+    """The number of the decoder that takes least on a few chunks."""
+    some = stored.chunks[:: max(1, len(stored.chunks) // _TRIED)][:_TRIED]
+    data = [next(_bytes([chunk])) for chunk in some]
+    out = np.empty(stored.shape, stored.dtype)
+
+    def cost(decode: Decode) -> float:
+        times = []
+        for _ in range(3):
+            began = time.thread_time()  # other programs do not count
+            for piece in data:
+                decode(piece, out)
+            times.append(time.thread_time() - began)
+        return min(times)
+
+    costs = [cost(decode) for decode in decoders(case, stored)]
+    return costs.index(min(costs))
+
+
+def _bytes(chunks: Sequence[Chunk]) -> Iterator[bytes]:
+    path, handle = "", -1
+    try:
+        for chunk in chunks:
+            if chunk.path != path:
+                if handle >= 0:
+                    os.close(handle)
+                path, handle = chunk.path, os.open(chunk.path, os.O_RDONLY)
+            yield os.pread(handle, chunk.size, chunk.offset)
+    finally:
+        if handle >= 0:
+            os.close(handle)
+
+
+def decode_all(case: Case, stored: Stored, which: int, workers: int) -> float:
+    """Seconds for decoding every chunk once on so many cores, and doing nothing else.
+
+    Processes do it, so that small chunks do not wait for the interpreter's lock.
+    """
+    step = max(1, min(64, len(stored.chunks) // (16 * workers)))
+    groups = [stored.chunks[at : at + step] for at in range(0, len(stored.chunks), step)]
+    gate, taken, ends = CONTEXT.Barrier(workers + 1), CONTEXT.Value("q", 0), CONTEXT.Queue()
+    arguments = (case, stored, which, groups, gate, taken, ends)
+    crew = [CONTEXT.Process(target=_work, args=arguments) for _ in range(workers)]
+    for worker in crew:
+        worker.start()
+    gate.wait()
+    began = time.perf_counter()
+    for _ in crew:
+        ends.get()
+    seconds = time.perf_counter() - began
+    for worker in crew:
+        worker.join()
+    return seconds
+
+
+def _work(
+    case: Case, stored: Stored, which: int, groups: list[list[Chunk]], gate: Any, taken: Any, ends: Any
+) -> None:
+    decode = decoders(case, stored)[which]
+    out = np.zeros(stored.shape, stored.dtype)
+    decode(next(_bytes(groups[0])), out)
+    gate.wait()
+    while True:
+        with taken.get_lock():
+            number, taken.value = taken.value, taken.value + 1
+        if number >= len(groups):
+            break
+        for data in _bytes(groups[number]):
+            decode(data, out)
+    ends.put(None)
+
+
+# -- copying --------------------------------------------------------------------------------------------
+
+
+class Copied:
+    """Patches copied and converted from arrays in memory, into new batches, by threads."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.arrays = [whole(case, path) for path in case.paths]
+
+    def _make(self, group: Indices) -> Array:
+        out = np.empty((len(group), *self.case.patch), np.float32)
+        for slot, number in zip(out, group):
+            scene, slices = self.case.locate(int(number))
+            convert(self.arrays[scene][slices], self.case.values, slot)
+        return out
+
+    def batches(self, indices: Indices, threads: int) -> Iterator[Array]:
+        return in_threads(self._make, indices, self.case.batch, threads)
