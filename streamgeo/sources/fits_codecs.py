@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -176,7 +176,7 @@ def _unzipped(raw: Array, count: int) -> Array:
     size = int.from_bytes(raw[-4:].tobytes(), "little") if len(raw) >= 18 else 0
     if size not in (count, 2 * count, 4 * count, 8 * count) or size > 1040 * len(raw):
         raise Damaged(f"{len(raw)} bytes of gzip say that they hold {size}, for {count} pixels")
-    data = imagecodecs.gzip_decode(raw, out=size)
+    data = imagecodecs.gzip_decode(cast(Any, raw), out=size)
     if len(data) != size:
         raise Damaged(f"{len(data)} bytes of {size} came out of gzip")
     return np.frombuffer(data, np.uint8)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,7 +163,7 @@ def _check_fletcher32(data: bytes | Bytes, size: int, values: tuple[int, ...]) -
     body, stored = body[:-4], int.from_bytes(body[-4:].tobytes(), "little")
     if len(body) == 0:
         raise Damaged("fletcher32: nothing but a checksum")
-    found = int(imagecodecs.h5checksum_fletcher32(body))
+    found = int(imagecodecs.h5checksum_fletcher32(cast(Any, body)))
     # Before HDF5 1.6.3 the bytes of each half were swapped on some machines; the library takes both.
     swapped = (found & 0x00FF00FF) << 8 | (found >> 8) & 0x00FF00FF
     if stored not in (found, swapped):
