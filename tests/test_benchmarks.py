@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("xbatcher", reason="the benchmarks need streamgeo[bench]")
 from hypothesis import given
 from hypothesis import strategies as st
 
