@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,8 +193,8 @@ def _bytes(chunks: Sequence[Chunk]) -> Iterator[bytes]:
             os.close(handle)
 
 
-def decode_all(case: Case, stored: Stored, which: int, workers: int) -> float:
-    """Seconds for decoding every chunk once on so many cores, and doing nothing else.
+def decode_all(case: Case, stored: Stored, which: int, workers: int) -> tuple[float, float]:
+    """Seconds for decoding every chunk once on so many cores, and doing nothing else; and of processor time.
 
     Processes do it, so that small chunks do not wait for the interpreter's lock.
     """
@@ -206,12 +207,11 @@ def decode_all(case: Case, stored: Stored, which: int, workers: int) -> float:
         worker.start()
     gate.wait()
     began = time.perf_counter()
-    for _ in crew:
-        ends.get()
+    cpu = sum(ends.get() for _ in crew)
     seconds = time.perf_counter() - began
     for worker in crew:
         worker.join()
-    return seconds
+    return seconds, cpu
 
 
 def _work(
@@ -221,6 +221,7 @@ def _work(
     out = np.zeros(stored.shape, stored.dtype)
     decode(next(_bytes(groups[0])), out)
     gate.wait()
+    began = time.process_time()
     while True:
         with taken.get_lock():
             number, taken.value = taken.value, taken.value + 1
@@ -228,7 +229,7 @@ def _work(
             break
         for data in _bytes(groups[number]):
             decode(data, out)
-    ends.put(None)
+    ends.put(time.process_time() - began)
 
 
 # -- copying --------------------------------------------------------------------------------------------
@@ -237,9 +238,11 @@ def _work(
 class Copied:
     """Patches copied and converted from arrays in memory, into new batches, by threads."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, threads: int) -> None:
         self.case = case
         self.arrays = [whole(case, path) for path in case.paths]
+
+        self.pool = ThreadPoolExecutor(threads)
 
     def _make(self, group: Indices) -> Array:
         out = np.empty((len(group), *self.case.patch), np.float32)
@@ -248,5 +251,5 @@ class Copied:
             convert(self.arrays[scene][slices], self.case.values, slot)
         return out
 
-    def batches(self, indices: Indices, threads: int) -> Iterator[Array]:
-        return in_threads(self._make, indices, self.case.batch, threads)
+    def batches(self, indices: Indices) -> Iterator[Array]:
+        return in_threads(self.pool, self._make, indices, self.case.batch)

@@ -5,30 +5,51 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import bounds
-from benchmarks.data import Case
+from benchmarks.data import Case, part
 from benchmarks.peers import LOADERS, ORDERS, Order, lacks
 from benchmarks.processes import Failed, apart
 
 Array = NDArray[Any]
 DECODE, COPY = "decode bound", "copy bound"
-SLOW = ("xbatcher", "torchgeo")  # measured in one order only
-TIMEOUT = 180
+AGAIN = ("streamgeo", "by hand", "by hand, whole scenes")  # in every round; the others in the first one
+PARTLY = {
+    ("by hand", "fits"),
+    ("DataLoader", "fits"),
+    ("xbatcher", "tiff"),
+    ("torchgeo", "tiff"),
+}  # first scene only
+LARGE = 64 << 20  # bytes, decoded, from which on that holds
+SMALL = 4 << 20  # bytes, decoded, below which everyone takes every order
+ONE_ORDER = ("xbatcher", "torchgeo")  # take every order of some cases, and of the others the shuffled one
+EVERY_ORDER = ("tiff-deflate", "netcdf-frames", "netcdf-blocks", "npy")
+GUARD = 60  # seconds after which an epoch is cut short
+TIMEOUT = 200
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Patches in seconds; ``whole`` says that it was an epoch and not the first part of one."""
+    """One epoch.
+
+    Attributes:
+        patches: how many came.
+        seconds: how long it took.
+        whole: whether it was an epoch of all scenes, and not of some, or cut short.
+        first: seconds until the first batch.
+        cpu: seconds of processor time in this process; they hardly change with what else the machine does.
+    """
 
     patches: int
     seconds: float
     whole: bool = True
+    first: float = 0
+    cpu: float = 0
 
     @property
     def rate(self) -> float:
@@ -55,42 +76,39 @@ class Plan:
     Attributes:
         threads: of every contender.
         rounds: at most.
-        limit: seconds after which an epoch is cut short.
-        deadline: ``time.monotonic()`` behind which only what has not been measured at all is begun, and that only
-            of streamgeo and the bounds.
+        deadline: ``time.monotonic()`` behind which only streamgeo and the bounds are still measured, once.
     """
 
     threads: int
     rounds: int
-    limit: float
     deadline: float
 
 
 # -- in the processes -----------------------------------------------------------------------------------
 
 
-def timed(batches: Iterator[Array], limit: float, began: float | None = None) -> Timing:
-    """How long batches take, or those that come until ``limit`` seconds."""
+def timed(batches: Iterator[Array], began: float | None = None) -> Timing:
+    """How long batches take, or those that come before the guard does."""
+    work = time.process_time()
     began = time.perf_counter() if began is None else began
-    count, whole = 0, True
+    count, whole, first = 0, True, 0.0
     for batch in batches:
+        first = first or time.perf_counter() - began
         count += len(batch)
-        if time.perf_counter() - began > limit:
+        if time.perf_counter() - began > GUARD:
             whole = False
             break
-    return Timing(count, time.perf_counter() - began, whole)
+    return Timing(count, time.perf_counter() - began, whole, first, time.process_time() - work)
 
 
-def two_epochs(
-    case: Case, name: str, order: Order, threads: int, limit: float
-) -> tuple[Timing, Timing, Order]:
+def two_epochs(case: Case, name: str, order: Order, threads: int) -> tuple[Timing, Timing, Order]:
     """The first epoch, with everything that comes before it, and the second."""
     began = time.perf_counter()
     loader = LOADERS[name](case, order, threads)
     results = []
     for number in (0, 1):
         with closing(loader.epoch(number)) as batches:  # type: ignore[type-var]
-            results.append(timed(batches, limit, began if number == 0 else None))
+            results.append(timed(batches, began if number == 0 else None))
     loader.close()
     return results[0], results[1], order
 
@@ -107,14 +125,12 @@ def some_patches(case: Case, name: str, indices: Array, threads: int) -> Array:
 def both_bounds(case: Case, orders: dict[str, Order], threads: int) -> tuple[Timing, dict[str, Timing]]:
     """Decoding alone, and copying in each of the orders."""
     stored = bounds.index(case)
-    seconds = bounds.decode_all(case, stored, bounds.fastest(case, stored), threads)
-    copied = bounds.Copied(case)
-    for _ in copied.batches(range(min(len(case), 4 * case.batch)), threads):
+    seconds, cpu = bounds.decode_all(case, stored, bounds.fastest(case, stored), threads)
+    copied = bounds.Copied(case, threads)
+    for _ in copied.batches(range(min(len(case), 4 * case.batch))):
         pass  # touches the memory that batches come from
-    copies = {
-        kind: timed(copied.batches(order.of(1, len(case)), threads), 1e9) for kind, order in orders.items()
-    }
-    return Timing(len(case), seconds), copies
+    copies = {kind: timed(copied.batches(order.of(1, len(case)))) for kind, order in orders.items()}
+    return Timing(len(case), seconds, cpu=cpu), copies
 
 
 # -- from outside ---------------------------------------------------------------------------------------
@@ -156,38 +172,47 @@ def measure(case: Case, plan: Plan) -> list[Row]:
 
 
 def _round(case: Case, orders: dict[str, Order], number: int, plan: Plan, slow: set[str]) -> list[Row]:
-    """Everyone once. A loader that took long in the round before sits out from the third round on."""
+    """Everyone once; who took long sits out from then on."""
     rows = []
     for kind in sorted(ORDERS, key="shuffled".__ne__):
         for name in LOADERS:
-            reason = lacks(name, case.kind)
-            if reason is None and time.monotonic() > plan.deadline and name != "streamgeo":
-                reason = "no time was left"
+            reason = _out(case, kind, name, plan)
             if reason is not None:
                 rows += [Row(case.name, kind, name, number, lacks=reason)] * (number == 0)
-                continue
-            if (name in SLOW and kind != "shuffled") or (number > 1 and name in slow):
-                continue
-            row = _run(case, orders, kind, name, number, plan)
-            if row.cold and row.warm and row.cold.seconds + row.warm.seconds > 3:
-                slow.add(name)
-            rows.append(row)
-    return [*rows, *_bounds(case, orders, number, plan)]
+            elif number == 0 or (name in AGAIN and name not in slow):
+                row = _run(case, orders, kind, name, number, plan.threads)
+                if name != "streamgeo" and row.cold and row.warm and row.cold.seconds + row.warm.seconds > 5:
+                    slow.add(name)
+                rows.append(row)
+    return [*rows, *_bounds(case, orders, number, plan.threads)]
 
 
-def _run(case: Case, orders: dict[str, Order], kind: str, name: str, number: int, plan: Plan) -> Row:
-    given = Order(kind) if name == "streamgeo" else orders[kind]
-    limit = 1e9 if name == "streamgeo" else plan.limit
-    cold, warm, used = apart(two_epochs, case, name, given, plan.threads, limit, timeout=TIMEOUT)
+def _out(case: Case, kind: str, name: str, plan: Plan) -> str | None:
+    """Why a loader is not measured; None when it is."""
+    if reason := lacks(name, case.kind):
+        return reason
+    if kind != "shuffled" and name in ONE_ORDER and case.name not in EVERY_ORDER and case.nbytes >= SMALL:
+        return "shuffled only"
+    return "no time was left" if time.monotonic() > plan.deadline and name != "streamgeo" else None
+
+
+def _run(case: Case, orders: dict[str, Order], kind: str, name: str, number: int, threads: int) -> Row:
     if name == "streamgeo":
+        cold, warm, used = apart(two_epochs, case, name, Order(kind), threads, timeout=TIMEOUT)
         for numbers in used.epochs:
             if sorted(numbers) != list(range(len(case))):
                 raise Failed(f"streamgeo does not give every patch of {case.name} once, {kind}")
         orders[kind] = used
+        return Row(case.name, kind, name, number, cold, warm)
+    some = part(case, 1) if (name, case.kind) in PARTLY and case.nbytes >= LARGE else case
+    chosen = Order(kind, [numbers[numbers < len(some)] for numbers in orders[kind].epochs])
+    cold, warm, _ = apart(two_epochs, some, name, chosen, threads, timeout=TIMEOUT)
+    if len(some) < len(case):
+        cold, warm = replace(cold, whole=False), replace(warm, whole=False)
     return Row(case.name, kind, name, number, cold, warm)
 
 
-def _bounds(case: Case, orders: dict[str, Order], number: int, plan: Plan) -> list[Row]:
-    decode, copies = apart(both_bounds, case, orders, plan.threads, timeout=TIMEOUT)
+def _bounds(case: Case, orders: dict[str, Order], number: int, threads: int) -> list[Row]:
+    decode, copies = apart(both_bounds, case, orders, threads, timeout=TIMEOUT)
     rows = [Row(case.name, kind, DECODE, number, cold=decode) for kind in orders]
     return rows + [Row(case.name, kind, COPY, number, warm=copies[kind]) for kind in orders]

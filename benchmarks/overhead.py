@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def by_pool(samples: Sequence[Array], threads: int) -> Callable[[], int]:
             slot[...] = value
         return out
 
-    return lambda: sum(len(b) for b in in_threads(make, range(len(samples)), BATCH, threads, ahead=8))
+    pool = ThreadPoolExecutor(threads)
+    return lambda: sum(len(b) for b in in_threads(pool, make, range(len(samples)), BATCH, ahead=8))
 
 
 def seconds(count: int, side: int, threads: int, rounds: int) -> list[tuple[float, float]]:

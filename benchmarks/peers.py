@@ -9,7 +9,7 @@ import importlib.util
 import inspect
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Protocol
@@ -119,22 +119,20 @@ def ordered(chain: Any, order: Order) -> Any:
 
 
 def in_threads(
-    make: Callable[[Indices], Array], indices: Indices, batch: int, threads: int, ahead: int = 4
+    pool: Executor, make: Callable[[Indices], Array], indices: Indices, batch: int, ahead: int = 4
 ) -> Iterator[Array]:
     """Batches made by threads, in order, a few ahead."""
-    groups = iter([indices[at : at + batch] for at in range(0, len(indices), batch)])
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[Array]] = deque()
-        try:
-            for group in groups:
-                waiting.append(pool.submit(make, group))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
+    waiting: deque[Future[Array]] = deque()
+    try:
+        for at in range(0, len(indices), batch):
+            waiting.append(pool.submit(make, indices[at : at + batch]))
+            if len(waiting) > ahead:
                 yield waiting.popleft().result()
-        finally:
-            for task in waiting:
-                task.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for task in waiting:
+            task.cancel()
 
 
 class ByHand:
@@ -145,7 +143,10 @@ class ByHand:
     whole = False
 
     def __init__(self, case: Case, order: Order, threads: int) -> None:
-        self.case, self.order, self.threads = case, order, threads
+        self.case, self.order = case, order
+        self.pool = ThreadPoolExecutor(
+            threads
+        )  # for all epochs: open handles, and their caches, are its threads'
         self.reader = readers.WholeScenes(case) if self.whole else readers.reader(case)
 
     def _make(self, group: Indices) -> Array:
@@ -157,9 +158,10 @@ class ByHand:
 
     def epoch(self, number: int) -> Iterator[Array]:
         indices = self.order.of(number, len(self.case))
-        yield from in_threads(self._make, indices, self.case.batch, self.threads)
+        yield from in_threads(self.pool, self._make, indices, self.case.batch)
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        self.pool.shutdown()
 
 
 class WholeScenes(ByHand):
@@ -177,7 +179,8 @@ class Xbatcher:
     def __init__(self, case: Case, order: Order, threads: int) -> None:
         import xbatcher
 
-        self.case, self.order, self.threads = case, order, threads
+        self.case, self.order = case, order
+        self.pool = ThreadPoolExecutor(threads)
         arrays = [readers.as_xarray(case, path) for path in case.paths]
         sizes = zip(arrays[0].dims, case.patch, case.steps)
         overlap = {dim: size - step for dim, size, step in sizes if step < size}
@@ -194,9 +197,10 @@ class Xbatcher:
 
     def epoch(self, number: int) -> Iterator[Array]:
         indices = self.order.of(number, len(self.case))
-        yield from in_threads(self._make, indices, self.case.batch, self.threads)
+        yield from in_threads(self.pool, self._make, indices, self.case.batch)
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        self.pool.shutdown()
 
 
 # -- torch ----------------------------------------------------------------------------------------------

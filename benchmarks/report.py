@@ -45,7 +45,7 @@ class Results:
         self.rows = list(rows)
         self.cases = list(dict.fromkeys(row.case for row in self.rows))
 
-    def runs(self, case: str, order: str, contender: str) -> dict[int, Row]:
+    def runs(self, case: str, order: str, contender: str) -> dict[int, Any]:
         """Its rounds."""
         return {
             row.round: row
@@ -69,7 +69,7 @@ class Results:
         reasons = [row.lacks for row in found if row.order == order and row.lacks]
         if reasons:
             return reasons[0]
-        return None if any(row.order == order for row in found) else "in shuffled order only"
+        return None if any(row.order == order for row in found) else "not measured"
 
     def partly(self, case: str, order: str, contender: str, phase: str) -> bool:
         """Whether an epoch was cut short."""
@@ -80,15 +80,17 @@ class Results:
 def against_bounds(results: Results) -> str:
     """streamgeo beside what the machine can do."""
     head = ["data", "order", "cold, patches/s", f"of decoding (target {COLD_TARGET})",
-            "of decoding, then copying", "warm, patches/s", f"of copying (target {WARM_TARGET})"]  # fmt: skip
+            "of decoding, then copying", "the same in processor time", "warm, patches/s",
+            f"of copying (target {WARM_TARGET})", "the same in processor time"]  # fmt: skip
     rows = []
     for case in results.cases:
         for order in ORDERS:
             rates = [results.rates(case, order, "streamgeo", phase) for phase in ("cold", "warm")]
             rows.append([
                 case, order, spread(list(rates[0].values())), spread(results.ratios(case, order, "cold", DECODE)),
-                spread(_of_both(results, case, order)), spread(list(rates[1].values())),
-                spread(results.ratios(case, order, "warm", COPY)),
+                spread(_of_both(results, case, order)), spread(_of_work(results, case, order, "cold")),
+                spread(list(rates[1].values())), spread(results.ratios(case, order, "warm", COPY)),
+                spread(_of_work(results, case, order, "warm")),
             ])  # fmt: skip
     return markdown(head, rows)
 
@@ -98,6 +100,30 @@ def _of_both(results: Results, case: str, order: str) -> list[float]:
     mine = results.rates(case, order, "streamgeo", "cold")
     decode, copy = results.rates(case, order, DECODE, "cold"), results.rates(case, order, COPY, "warm")
     return [mine[n] * (1 / decode[n] + 1 / copy[n]) for n in mine if n in decode and n in copy]
+
+
+def _of_work(results: Results, case: str, order: str, phase: str) -> list[float]:
+    """Processor time of the bounds (decoding and copying, or copying) by streamgeo's, in the same round."""
+    mine, decode, copy = (results.runs(case, order, name) for name in ("streamgeo", DECODE, COPY))
+    found = []
+    for number in mine.keys() & decode.keys() & copy.keys():
+        timing, least = getattr(mine[number], phase), copy[number].warm.cpu
+        least += decode[number].cold.cpu if phase == "cold" else 0
+        found.append(least / timing.cpu)
+    return found
+
+
+def first_batches(results: Results) -> str:
+    """Seconds until the first batch of a first epoch in shuffled order."""
+    rows = []
+    for case in results.cases:
+        cells = []
+        for name in LOADERS:
+            runs = results.runs(case, "shuffled", name).values()
+            seconds = [row.cold.first for row in runs if row.cold is not None]
+            cells.append(spread(seconds) if seconds else results.lacks(case, "shuffled", name) or "-")
+        rows.append([case, *cells])
+    return markdown(["data", *LOADERS], rows)
 
 
 def against_peers(results: Results) -> str:
@@ -154,7 +180,7 @@ def plot(results: Results, path: Path, order: str = "shuffled") -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(1, 2, figsize=(12, 5), sharey=True)
+    figure, panels = plt.subplots(1, 2, figsize=(14, 5), sharey=True)
     for panel, phase, bound in zip(panels, ("cold", "warm"), (DECODE, COPY)):
         names = [*LOADERS, bound]
         for number, name in enumerate(names):
@@ -165,7 +191,7 @@ def plot(results: Results, path: Path, order: str = "shuffled") -> None:
         panel.set_yscale("log")
         panel.grid(axis="y", alpha=0.3)
         panel.set_title(f"{'first' if phase == 'cold' else 'second'} epoch ({phase})")
-        panel.legend(fontsize=8)
+    panels[1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     panels[0].set_ylabel(f"patches a second ({order})")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
@@ -179,4 +205,12 @@ def _bars(panel: Any, results: Results, order: str, phase: str, name: str, shift
     lows = [h - min(found) for h, found in zip(heights, filter(None, rates))]
     highs = [max(found) - h for h, found in zip(heights, filter(None, rates))]
     shade = {DECODE: "0.3", COPY: "0.3"}.get(name, f"C{color}")
-    panel.bar(places, heights, 0.1, yerr=[lows, highs], label=name, color=shade, error_kw={"lw": 0.7})
+    panel.bar(
+        places,
+        heights,
+        0.1,
+        yerr=[lows, highs],
+        label="bound: decoding, copying" if name in (DECODE, COPY) else name,
+        color=shade,
+        error_kw={"lw": 0.7},
+    )

@@ -19,6 +19,7 @@ from streamgeo.begin import (
 )
 from streamgeo.chain import Buffer, Stream
 from streamgeo.chunks import config
+from streamgeo.convert_maps import from_maps
 from streamgeo.convert_xarray import from_xarray
 from streamgeo.errors import (
     BatchError,
@@ -102,6 +103,7 @@ __all__ = [
     "files_from_tar",
     "fill_nan",
     "flip",
+    "from_maps",
     "from_mlx",
     "from_xarray",
     "halo",

@@ -19,6 +19,7 @@ from streamgeo.links import (
     AsStream,
     Batch,
     Cache,
+    Choose,
     Concatenate,
     Drop,
     Edit,
@@ -46,7 +47,7 @@ from streamgeo.openers import Opener
 from streamgeo.plan import Run
 from streamgeo.step import REGISTRY, Step
 
-_SAME = (AsStream, Cache, Every, Filter, Part, Prefetch, Repeat, Reservoir, Select, Shard)
+_SAME = (AsStream, Cache, Choose, Every, Filter, Part, Prefetch, Repeat, Reservoir, Select, Shard)
 
 
 @dataclass(frozen=True)

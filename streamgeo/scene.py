@@ -152,6 +152,19 @@ class Scene(ABC):
         units = {"units": self.template.units} if self.template.units else {}
         return to_dataarray(self.read(), self.grid, {**self.attrs, **units}, name=self.template.name)
 
+    def to_map(self) -> Any:
+        """The image as a ``sunpy.map.Map``: the file's header, with the WCS of the grid.
+
+        Needs sunpy's maps (``pip install 'sunpy[map]'``).
+
+        Raises:
+            GridError: for a scene that is not one image with a FITS WCS.
+            StepError: where sunpy's maps are not installed, or sunpy does not take the header.
+        """
+        from streamgeo.convert import to_map
+
+        return to_map(self.read(), self.grid, self.template.units)
+
     def to_rasterio(self) -> dict[str, Any]:
         """The profile for ``rasterio.open(path, "w", **profile)``: size, bands, dtype, CRS, transform, nodata.
 

@@ -42,6 +42,10 @@ SUN_HEADER = {
     "CDELT2": 160.0, "CROTA2": 12.0, "RSUN_OBS": 960.0, "EXPTIME": 2.9,
 }  # fmt: skip
 SUN = Grid.of(("y", "x"), (12, 17), WcsLocator(Header(SUN_HEADER).tostring(), ("y", "x"), ("y", "x")))
+POINTED = Grid.of(("y", "x"), (12, 17), WcsLocator(Header(SUN_HEADER | {
+    "X0_MP": 7.4, "Y0_MP": 5.2, "IMSCL_MP": 149.0, "INSTROT": 0.3, "SAT_ROT": 11.0, "WAVELNTH": 171,
+    "T_OBS": "2012-03-04T05:06:07.00Z",
+}).tostring(), ("y", "x"), ("y", "x")))  # fmt: skip
 FINE_SUN = SUN.coarsen(y=0.25, x=0.25)
 EARTH = Grid.of(
     ("time", "lat", "lon"),
@@ -95,7 +99,7 @@ class Case:
         joint: whether a pixel is NaN in all bands or in none.
         field: the values that it is tried on, where random ones would not do.
         covers: share of the pixels that a resampling brings back at least.
-        relocates: whether it says that pixels lie elsewhere, or moves what is seen in them.
+        relocates: whether it says that pixels lie elsewhere, or moves what is seen in them; its own tests say where.
     """
 
     step: Step
@@ -356,6 +360,28 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case(sg.helio.aia_stretch(), rtol=4e-6, atol=2e-5, attrs={"WAVELNTH": 304}),
         Case(sg.helio.aia_stretch(Quantity(17.1, "nm")), rtol=4e-6, atol=2e-5),
     ),
+    "helio.degradation": (
+        Case(
+            sg.helio.degradation({"2010-05-01": 1.0, "2014-02-03T12:00:00": 0.7, "2020-01-01": 0.42}), rtol=2e-7,
+            attrs={"T_OBS": "2012-03-04T05:06:07"},
+        ),
+    ),
+    "helio.pointing": (
+        Case(sg.helio.pointing(), POINTED, relocates=True),
+        Case(
+            sg.helio.pointing({
+                "T_START": ["2012-03-04T00:00:00Z", "2012-03-04T03:00:00Z"],
+                "T_STOP": ["2012-03-04T03:00:00Z", "2012-03-04T06:00:00Z"],
+                "A_171_X0": [8.0, 9.0], "A_171_Y0": [5.0, 5.5], "A_171_IMSCALE": [150.0, 151.0],
+                "A_171_INSTROT": [0.1, 0.2],
+            }),
+            POINTED, relocates=True,
+        ),
+    ),
+    "helio.limb_profile": (
+        Case(sg.helio.limb_profile(), FINE_SUN, low=100.0, high=200.0, rtol=2e-7, attrs=SUN_HEADER),
+        Case(sg.helio.limb_profile(degree=2, rsun=Quantity(16, "arcmin")), SUN, low=100.0, high=200.0, rtol=2e-7),
+    ),
     "helio.exposure": (
         Case(sg.helio.exposure(), rtol=2e-7, attrs={"EXPTIME": 2.9, "BUNIT": "DN"}),
         Case(sg.helio.exposure(card="SHT_MDUR"), rtol=2e-7, attrs={"SHT_MDUR": 23.1719}),
@@ -578,6 +604,9 @@ def plan_commutes(case: Case, x: Array, window: Window) -> None:
 def grid_follows(case: Case, x: Array) -> None:
     """A pixel keeps its place in the world: the step moves the pixel numbers as its grid says."""
     step, grid = case.step, case.grid
+    if case.relocates:
+        assert step.grid_after(grid).sizes == grid.sizes
+        return
     if case.resamples is not None:
         _place_follows(case, case.resamples)
         return

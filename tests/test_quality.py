@@ -29,7 +29,7 @@ HEAVY = (
 # a package's parts may import what stands in brackets before them.
 ROOMS = [
     ["errors"], ["gate"], ["window", "cf_packing", "names", "netcdf_lock"], ["locate"], ["fits_cards", "fits_packing"],
-    ["grid"], ["template", "parameters", "digest", "dataarrays"], ["meter"],
+    ["grid"], ["template", "parameters", "digest", "dataarrays", "convert"], ["meter"],
     ["chunks", "order", "slots"], ["spill"], ["chunked"], ["step"], ["pointwise"],
     ["sinks.beside", "sinks.geotiff_values", "sinks.located", "sinks.numbers"], ["sinks.regular", "sinks.grouped"],
     ["sinks.fits", "sinks.geotiff", "sinks.netcdf", "sinks.hdf5", "sinks.numpy"], ["sinks"],
@@ -47,7 +47,7 @@ ROOMS = [
     ["core", "features", "tokenizer_helpers"], ["links"], ["wayback", "replay"],
     ["state", "stats"], ["progress"], ["outline"], ["running", "predict", "explain"], ["vocabulary.base"],
     ["vocabulary.array_kernels"], ["vocabulary.image_kernels", "vocabulary.file_kernels"],
-    ["vocabulary"], ["chain"], ["begin"], ["convert_xarray"], [""],
+    ["vocabulary"], ["chain"], ["begin"], ["convert_xarray", "convert_maps"], [""],
     ["plot", "made"], ["demo"], ["cli"],
 ]  # fmt: skip
 RANK = {name: rank for rank, room in enumerate(ROOMS) for name in room}

@@ -1,17 +1,29 @@
 """Steps for images of the Sun."""
 
+from streamgeo.helio import select
+from streamgeo.helio.degradation import degradation
 from streamgeo.helio.exposure import exposure
+from streamgeo.helio.lift import on_map
 from streamgeo.helio.limb_darkening import limb_darkening
+from streamgeo.helio.limb_profile import limb_profile
 from streamgeo.helio.masks import mu_map, off_limb_mask, radial_field
+from streamgeo.helio.pointing import pointing
 from streamgeo.helio.registration import registration
+from streamgeo.helio.select import validate
 from streamgeo.helio.stretches import aia_stretch
 
 __all__ = [
     "aia_stretch",
+    "degradation",
     "exposure",
     "limb_darkening",
+    "limb_profile",
     "mu_map",
     "off_limb_mask",
+    "on_map",
+    "pointing",
     "radial_field",
     "registration",
+    "select",
+    "validate",
 ]

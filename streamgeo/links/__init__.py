@@ -4,6 +4,7 @@ from streamgeo.links.apply import Apply, applied, arrays, on_sample, written
 from streamgeo.links.base import Cursor, Link, Node, Ready, Task, epoch
 from streamgeo.links.batch import Batch, filling
 from streamgeo.links.cache import Cache, cached
+from streamgeo.links.choose import Choose
 from streamgeo.links.combine import Concatenate, Filter, Joined, Mix, Part, Zip, called, renumber, repr_of
 from streamgeo.links.order import (
     AsStream,
@@ -31,6 +32,7 @@ __all__ = [
     "AsStream",
     "Batch",
     "Cache",
+    "Choose",
     "Concatenate",
     "Cursor",
     "Drop",

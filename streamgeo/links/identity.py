@@ -12,6 +12,7 @@ from streamgeo.errors import ChainError
 from streamgeo.links.apply import Apply
 from streamgeo.links.base import Node
 from streamgeo.links.batch import Batch
+from streamgeo.links.choose import Choose
 from streamgeo.links.combine import Concatenate, Filter, Joined, Part, Zip
 from streamgeo.links.order import AsStream, Every, Prefetch, Repeat, Select, Shard, listed, strided
 from streamgeo.links.patches import Expand
@@ -120,6 +121,8 @@ def mark_of(node: Node, index: int, run: Run, tell: Tell) -> Mark:
         return (index,)
     if isinstance(node, Select):
         return mark_of(node.before, node.pick(index, node.before.length(run), run), run, tell)
+    if isinstance(node, Choose):
+        return mark_of(node.before, node.at(index, run), run, tell)
     if isinstance(node, Repeat):
         epoch, at = divmod(index, node.before.length(run))
         return mark_of(node.before, at, node._epoch(run, epoch), tell)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from streamgeo import links
 from streamgeo.errors import ChainError, StepError
 from streamgeo.parameters import function_name
+from streamgeo.plan import Run
 from streamgeo.step import Reach, as_step
 from streamgeo.steps.patch import Patch
 from streamgeo.vocabulary.base import Described, Key, conditional, names
@@ -85,6 +86,41 @@ class Transforms(Described):
         change = partial(links.transform_sample, f=func)
         kind = links.Edit if self.node.indexable else links.Drop
         return self._with(kind(self.node, change, shown, None if keys is None else tuple(keys)))
+
+    def filter_by_attrs(self, key: str, *predicates: Callable[[Mapping[str, Any]], Any]) -> Self:
+        """Only samples whose header passes; no pixel is read for it, and a Buffer stays a Buffer.
+
+        The headers of a Buffer are read once, when the first sample or the length is asked for (of many files by
+        threads), and :meth:`left_out` tells what did not pass. Put it behind the opener, and before ``patch``.
+
+        Args:
+            key: the key, which must come from a file.
+            predicates: functions of the header (a dict of cards, tags or attributes) that say whether to keep the
+                file, such as ``lambda attrs: attrs["EXPTIME"] > 1``; or checks such as those of
+                ``sg.helio.select``, which know the reason.
+
+        Raises:
+            StepError: without a predicate, or for one that is not a function.
+        """
+        (key,) = names("filter_by_attrs", "key", (key,))
+        if not predicates or not all(callable(predicate) for predicate in predicates):
+            raise StepError(f"filter_by_attrs: give functions of a header, not {predicates!r}")
+        shown = f".filter_by_attrs({', '.join([repr(key), *map(function_name, predicates)])})"
+        return self._with(links.Choose(self.node, key, predicates, shown))
+
+    def left_out(self) -> dict[str, str]:
+        """The files that :meth:`filter_by_attrs` leaves out of a Buffer, with the reason; reads all headers.
+
+        Raises:
+            ChainError: where it stands behind a stream, which does not know its files beforehand.
+        """
+        found: dict[str, str] = {}
+        for link in self.node.path:
+            if isinstance(link, links.Choose):
+                if not link.indexable:
+                    raise ChainError("left_out: a stream knows its files at its end only; filter a Buffer")
+                found.update(link.chosen(Run(self.node.seed, 0)).left_out)
+        return found
 
     def rename_key(self, key: str, output_key: str) -> Self:
         """The value of ``key`` under another name."""
