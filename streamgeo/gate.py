@@ -41,7 +41,10 @@ class Gate:
         self._later = False
 
     def _reset(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = (
+            threading.Lock()
+        )  # taken by itself where nobody waits: the condition costs three times that
+        self._changed = threading.Condition(self._lock)
         self._inside = 0
         self._outer = 0  # of these, those that are no inner ones
         self._forks = 0
@@ -53,24 +56,26 @@ class Gate:
 
     def enter(self, inner: bool = False) -> None:
         """Begin a task; waits while the process forks."""
-        if not self._mine.depth:
-            with self._changed:
+        mine = self._mine
+        if not mine.depth:
+            with self._lock:
                 while self._forks and not (inner and self._outer):
                     self._changed.wait()
                 self._inside += 1
                 self._outer += not inner
-                self._mine.inner = inner
-        self._mine.depth += 1
+                mine.inner = inner
+        mine.depth += 1
 
     def leave(self) -> None:
         """End it."""
-        self._mine.depth -= 1
+        mine = self._mine
+        mine.depth -= 1
         if not self._later and "h5py" in sys.modules:
             self.go_first()
-        if not self._mine.depth:
-            with self._changed:
+        if not mine.depth:
+            with self._lock:
                 self._inside -= 1
-                self._outer -= not self._mine.inner
+                self._outer -= not mine.inner
                 if self._forks:
                     self._changed.notify_all()
 

@@ -48,7 +48,8 @@ class Meter:
 
     def part(self) -> dict[str, float]:
         """The sums of this thread, which no other thread writes."""
-        return self._parts.setdefault(threading.get_ident(), {})
+        part = self._parts.get(threading.get_ident())
+        return self._parts.setdefault(threading.get_ident(), {}) if part is None else part
 
     def sums(self) -> Counter[str]:
         """The sums of all threads; a name that was never reported is 0."""
@@ -151,6 +152,16 @@ def count(name: str, value: float = 1) -> None:
     sums = _HERE.sums
     if sums is not None:
         sums[name] = sums.get(name, 0) + value
+
+
+def handed_out(samples: int, batches: int, nbytes: int) -> None:
+    """Note what the consumer gets: one call for three sums."""
+    sums = _HERE.sums
+    if sums is not None:
+        sums[SAMPLES] = sums.get(SAMPLES, 0) + samples
+        sums[BYTES] = sums.get(BYTES, 0) + nbytes
+        if batches:
+            sums[BATCHES] = sums.get(BATCHES, 0) + batches
 
 
 def current() -> Meter | None:

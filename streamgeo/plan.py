@@ -69,7 +69,7 @@ class Place:
         return self.locate()
 
 
-@dataclass
+@dataclass(slots=True)
 class Item:
     """A sample on its way: arrays or lazy scenes by key, and the place of those that have one.
 
@@ -258,31 +258,35 @@ def context_of(
     )
 
 
-def apply_step(item: Item, key: str, output_key: str, step: Step, draw: Draw) -> None:
-    """Run a step on one key of an item: put off on a lazy scene, at once on an array."""
+def apply_step(item: Item, key: str, output_key: str, step: Step, run: Run, number: int) -> None:
+    """Run step ``number`` on one key of an item: put off on a lazy scene, at once on an array."""
     value = item.values[key]
     place = item.places.get(key)
-    if type(value) is Unread:
-        value = value.read()
-    if type(value) is not np.ndarray and isinstance(
-        value, Scene
-    ):  # a check against an abstract class is slow
-        item.values[output_key] = later = StepScene(value, step, draw)
-        if place is not None:
-            item.places[output_key] = replace(
-                place, scene=later, window=later.window, locate=partial(grid_of, later)
-            )
-        return
+    if type(value) is not np.ndarray:  # a check against an abstract class is slow
+        if isinstance(value, Scene):
+            item.values[output_key] = later = StepScene(value, step, Draw(run, item.index, number))
+            if place is not None:
+                item.places[output_key] = replace(
+                    place, scene=later, window=later.window, locate=partial(grid_of, later)
+                )
+            return
+        value = value.read() if type(value) is Unread else value
     context = NO_CONTEXT
     if step.asks:
         grid = place.locate if place else partial(plain_grid, np.shape(value))
-        context = context_of(step, draw, grid, partial(attrs_of, place.scene) if place else None)
-    file, window = (place.scene.name, place.window) if place else (None, None)
-    with naming(step.label, file=file, window=window), step_span(step.label):
-        result, residual = step.apply(value, context)
+        attrs = partial(attrs_of, place.scene) if place else None
+        context = context_of(step, Draw(run, item.index, number), grid, attrs)
+    try:
+        with step_span(step.label):
+            result, residual = step.apply(value, context)
+    except SampleError:
+        raise
+    except Exception as error:  # as naming() does it: what does not fail costs less without the block
+        file, window = (place.scene.name, place.window) if place else (None, None)
+        raise naming(step.label, file=file, window=window).named(error) from error
     item.values[output_key] = result
     if residual is not None:
-        item.residuals[residual_key(output_key, draw.step)] = residual
+        item.residuals[residual_key(output_key, number)] = residual
     if place is not None:
         item.places[output_key] = replace(place, locate=partial(grid_after, step, place.locate))
 
@@ -320,19 +324,17 @@ def as_scene(array: Array, name: str) -> Scene:
 
 def finished(item: Item) -> dict[str, Array]:
     """The sample that the user sees: arrays only, with ``<key>.scene`` and ``<key>.window`` beside the placed."""
-    return {
-        key: value.read() if isinstance(value, Unread) else value for key, value in outlined(item).items()
-    }
+    out = outlined(item)
+    for key, value in out.items():
+        out[key] = value.read() if type(value) is Unread else _own(value)  # type: ignore[arg-type]
+    return out  # type: ignore[return-value]
 
 
 def outlined(item: Item) -> dict[str, Array | Unread]:
-    """The same, with patches that are not read yet as they are."""
+    """The same, with patches that are not read yet, and arrays that belong to others, as they are."""
     out: dict[str, Array | Unread] = {}
     for key, value in item.values.items():
-        if type(value) is np.ndarray:
-            out[key] = value if value.flags.writeable and value.flags.c_contiguous else value.copy()
-        else:
-            out[key] = value if type(value) is Unread else _own(_array_of(value))
+        out[key] = value if type(value) is np.ndarray or type(value) is Unread else _array_of(value)
         place = item.places.get(key) if item.places else None
         if place is not None:
             out[f"{key}.scene"] = np.array(place.index, np.int64)
@@ -342,7 +344,8 @@ def outlined(item: Item) -> dict[str, Array | Unread]:
 
 
 def _own(array: Array) -> Array:
-    return array if array.flags.writeable and array.flags.c_contiguous else array.copy()
+    flags = array.flags
+    return array if flags.writeable and flags.c_contiguous else array.copy()
 
 
 def loaded(item: Item) -> Item:
@@ -388,9 +391,10 @@ class naming:
             if self.index is not None and error.index is None:
                 raise at_sample(error, self.index) from error.__cause__
         elif isinstance(error, Exception):
-            raise self._named(error) from error
+            raise self.named(error) from error
 
-    def _named(self, error: Exception) -> SampleError:
+    def named(self, error: Exception) -> SampleError:
+        """What an exception is turned into."""
         file, window, index = self.file, repr(self.window) if self.window else None, self.index
         where = "".join(f" {text}" for text in (f"on {file}" if file else "", window or "") if text)
         head = f"sample {index}" if index is not None else f"{self.step} failed{where}"

@@ -154,7 +154,8 @@ class Epoch(Iterator[Sample]):
         return Run(self._runner.node.seed, self._start.epoch, skip)
 
     def __next__(self) -> Sample:
-        return self.next()
+        with self._lock:
+            return self._seen() if self._patience.idle else self._patience.get(self._seen)
 
     def next(self, timeout: float | None = None) -> Sample:
         """The next sample, waited for no longer than ``timeout`` seconds; None waits as long as it takes.
@@ -164,8 +165,7 @@ class Epoch(Iterator[Sample]):
             ChainError: for a timeout that is no number, or below 0.
         """
         if timeout is None:
-            with self._lock:
-                return self._patience.get(self._seen)
+            return self.__next__()
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
             raise ChainError(f"next: timeout={timeout!r} must be a number of seconds, 0 or more")
         began = monotonic()
@@ -219,7 +219,8 @@ class Epoch(Iterator[Sample]):
             self._ready = None  # a state taken now goes on at the sample that failed
             raise
         self._runner.at = Position(self._start.epoch, ready.position, ready.after)
-        self._runner.note(ready.item.skipped, ready.position)
+        if ready.item.skipped:
+            self._runner.note(ready.item.skipped, ready.position)
         self._count(ready)
         return ready.sample
 
@@ -229,10 +230,7 @@ class Epoch(Iterator[Sample]):
             nbytes = 0
             for array in ready.sample.values():
                 nbytes += array.nbytes
-            m.count(m.SAMPLES, parts or 1)
-            m.count(m.BYTES, nbytes)
-            if parts:
-                m.count(m.BATCHES)
+            m.handed_out(parts or 1, parts > 0, nbytes)
         if self._line is not None:
             self._line.step()
 

@@ -18,6 +18,7 @@ Array = NDArray[Any]
 
 _BLOCK = 32 << 20  # bytes that are taken from the system at once
 _SMALL = 32 << 10  # what is smaller comes from the allocator, which has its own ways
+_LARGE = 256 << 20  # what is larger is rare, and too much to hold on to
 _SPARE = 128 << 20  # bytes of free slots that are held at most, beside those of the size that is wanted
 
 
@@ -34,7 +35,7 @@ class Slots:
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """An array that is not filled."""
         nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        if not _SMALL <= nbytes <= _BLOCK // 4:
+        if not _SMALL <= nbytes <= _LARGE:
             return np.empty(shape, dtype)
         size = -(-nbytes // 64) * 64
         slot = self._take(size)
@@ -48,8 +49,9 @@ class Slots:
             free = self._free.setdefault(size, [])
             if not free:
                 self._shed(size)
-                block = memoryview(np.empty(_BLOCK, np.uint8))
-                free += [block[at : at + size] for at in range(0, _BLOCK - size + 1, size)]
+                nbytes = _BLOCK if size <= _BLOCK // 4 else size
+                block = memoryview(np.empty(nbytes, np.uint8))
+                free += [block[at : at + size] for at in range(0, nbytes - size + 1, size)]
             return free.pop()
 
     def _shed(self, wanted: int) -> None:

@@ -207,7 +207,7 @@ class Step:
 
     def apply(self, x: Any, context: Context) -> tuple[Any, Array | None]:
         """Forward value and residual (None for a step whose inverse needs none)."""
-        value = _call(self.forward, x, context, self.label)
+        value = _call(self.forward, x, context, self.label) if self.asks else self.forward(x)
         residual = None
         if self.keeps_residual:
             if not (isinstance(value, tuple) and len(value) == 2):

@@ -22,7 +22,7 @@ Array = NDArray[Any]
 Cursor = Any  # small, and as JSON can hold it: a number or a list; None is the start
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which takes three times as long to make
 class Task:
     """A sample to be made: a function that any thread may call, and the cursor behind it."""
 
@@ -112,7 +112,7 @@ class Node:
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
-        for name in ("depth", "seed", "random", "_state"):
+        for name in ("depth", "seed", "random", "_state", "_maps"):
             state.pop(name, None)
         return state
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
@@ -16,6 +16,7 @@ from streamgeo.links.base import Cursor, Link, Task, cause_of, numbered
 from streamgeo.meter import BATCH, span
 from streamgeo.parameters import literal
 from streamgeo.plan import Item, Run, Unread, outlined
+from streamgeo.slots import SLOTS
 
 Array = NDArray[Any]
 Value = Array | Unread
@@ -75,57 +76,52 @@ class Batch(Link):
 
     def _stack(self, group: Sequence[Callable[[], Item]], number: int, run: Run) -> Item:
         first = number * self.size if isinstance(self.size, int) else int(self._edges[number])
-        rows: list[_Row] = []
+        slots = _Slots(len(group), self.dim)
         skipped: list[SampleError] = []
-        for position, task in enumerate(group, first):
-            try:
-                item = task()
-                rows.append(_Row(position, item, outlined(item)))
-            except Exception as error:
-                skipped.append(_failed(error, position, run))
         with span(BATCH):
-            values, failed = self._joined(rows, run)
-        kept = [row.item for row in rows if row not in failed]
-        parts = [Item(item.index, {}, item.places, item.residuals) for item in kept]
-        return Item(number, values, parts=parts, skipped=[*skipped, *failed.values()])
+            for position, task in enumerate(group, first):
+                try:
+                    slots.take(task(), position)
+                except Exception as error:
+                    skipped.append(_failed(error, position, run))
+            values = self._joined(slots)
+        parts = [Item(row.item.index, {}, row.item.places, row.item.residuals) for row in slots.rows]
+        return Item(number, values, parts=parts, skipped=skipped)
 
-    def _joined(self, rows: Sequence[_Row], run: Run) -> tuple[dict[str, Array], dict[_Row, SampleError]]:
-        """An array for each key, and the rows whose pixels could not be read."""
+    def _joined(self, slots: _Slots) -> dict[str, Array]:
+        """An array for each key."""
+        rows = slots.rows
         for row in rows:
             if row.values.keys() != rows[0].values.keys():
                 raise BatchError(
                     f"batch: {row.name} has the keys {sorted(row.values)}, {rows[0].name} has "
                     f"{sorted(rows[0].values)}; samples of one batch need the same keys"
                 )
-        failed: dict[_Row, SampleError] = {}
-        values = {key: self._join(key, rows, run, failed) for key in (rows[0].values if rows else ())}
-        if failed:
-            alive = [row not in failed for row in rows]
-            values = {key: array[alive] for key, array in values.items()} if any(alive) else {}
-        return values, failed
+        return {
+            key: slots.whole(key) if key not in slots.ragged else self._join(key, rows)
+            for key in (rows[0].values if rows else ())
+        }
 
-    def _join(self, key: str, rows: Sequence[_Row], run: Run, failed: dict[_Row, SampleError]) -> Array:
+    def _join(self, key: str, rows: Sequence[_Row]) -> Array:
+        """Arrays that do not all have one shape, or follow one another along one of their axes."""
         arrays = [row.values[key] for row in rows]
         axis = self._axis(key, rows)
         for row, array in zip(rows, arrays):
-            if array.shape == arrays[0].shape and array.dtype == arrays[0].dtype:
-                continue
-            self._check(key, array, arrays[0], row, rows[0], axis)
+            if array.shape != arrays[0].shape or array.dtype != arrays[0].dtype:
+                self._check(key, array, arrays[0], row, rows[0], axis)
         shape = tuple(max(sizes) for sizes in zip(*(a.shape for a in arrays)))
         dtype = np.result_type(*{a.dtype for a in arrays})
         if axis is None:
             out = np.empty((len(arrays), *shape), dtype)
-            slots = list(out)
+            slots = [out[(row, ...)] for row in range(len(arrays))]
         else:
             ends = np.cumsum([0, *(array.shape[axis] for array in arrays)])
             out = np.empty((*shape[:axis], int(ends[-1]), *shape[axis + 1 :]), dtype)
             slots = [out[(slice(None),) * axis + (slice(a, b),)] for a, b in pairwise(ends)]
-        if not shape:
-            out[:] = arrays
-        else:
-            if any(slot.shape != array.shape for slot, array in zip(slots, arrays)):
-                out[...] = self._padding(key, out.dtype)
-            self._fill(slots, arrays, rows, run, failed)
+        if any(slot.shape != array.shape for slot, array in zip(slots, arrays)):
+            out[...] = self._padding(key, out.dtype)
+        for slot, array in zip(slots, arrays):
+            slot[tuple(slice(0, n) for n in array.shape)] = array
         return out
 
     def _axis(self, key: str, rows: Sequence[_Row]) -> int | None:
@@ -135,7 +131,7 @@ class Batch(Link):
             raise BatchError(f"batch: dim={dim} for {key!r}, which has {rank} dims in {rows[0].name}")
         return None if dim is None else dim % rank
 
-    def _check(self, key: str, array: Value, first: Value, row: _Row, other: _Row, axis: int | None) -> None:
+    def _check(self, key: str, array: Array, first: Array, row: _Row, other: _Row, axis: int | None) -> None:
         if array.dtype != first.dtype and not (array.dtype.kind == first.dtype.kind == "U"):
             raise BatchError(
                 f"batch: {key!r} is {array.dtype} in {row.name} and {first.dtype} in {other.name}; "
@@ -149,25 +145,6 @@ class Batch(Link):
                 f"batch: {key!r} has shape {array.shape} in {row.name} and {first.shape} in {other.name}; "
                 f"crop or patch to one size, or give pad={{{key!r}: value}}"
             )
-
-    def _fill(
-        self,
-        slots: Sequence[Array],
-        arrays: Sequence[Value],
-        rows: Sequence[_Row],
-        run: Run,
-        failed: dict[_Row, SampleError],
-    ) -> None:
-        """Each array in its slot; patches are read straight to theirs."""
-        for slot, array, row in zip(slots, arrays, rows):
-            place = slot if slot.shape == array.shape else slot[tuple(slice(0, n) for n in array.shape)]
-            if isinstance(array, np.ndarray):
-                place[...] = array
-            elif row not in failed:
-                try:
-                    array.read_into(place)
-                except Exception as error:
-                    failed[row] = _failed(error, row.position, run)
 
     def _padding(self, key: str, dtype: np.dtype[Any]) -> Any:
         """What ``key`` is filled up with: zero, as in mlx-data, where ``pad`` does not say."""
@@ -188,13 +165,13 @@ class Batch(Link):
         return f".batch({size}{rest})"
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class _Row:
-    """A sample of a batch, its pixels perhaps not read yet."""
+    """A sample of a batch."""
 
     position: int
     item: Item
-    values: Mapping[str, Value]
+    values: Mapping[str, Array]
 
     @property
     def name(self) -> str:
@@ -202,6 +179,45 @@ class _Row:
         for place in self.item.places.values():
             return f"sample {self.item.index} ({place.scene.name})"
         return f"sample {self.item.index}"
+
+
+class _Slots:
+    """Arrays that hold a batch, made for the first sample; each sample is copied to its slot as it comes.
+
+    Patches are read straight to theirs. A value of another shape or dtype than the first stays beside, and its
+    key counts as ragged; so does a key that is not stacked along a new axis.
+    """
+
+    def __init__(self, size: int, apart: Collection[str]) -> None:
+        self.size, self.ragged = size, set(apart)
+        self.rows: list[_Row] = []
+        self._arrays: dict[str, Array] = {}
+
+    def take(self, item: Item, position: int) -> None:
+        """One more sample."""
+        number, values = len(self.rows), outlined(item)
+        for key, value in values.items():
+            array = self._arrays.get(key) if number else self._begin(key, value)
+            if array is None or array.shape[1:] != value.shape or array.dtype != value.dtype:
+                self.ragged.add(key)
+                values[key] = value.read() if type(value) is Unread else value
+                continue
+            values[key] = slot = array[number, ...]
+            if type(value) is Unread:
+                value.read_into(slot)
+            else:
+                slot[...] = value
+        self.rows.append(_Row(position, item, values))  # type: ignore[arg-type]
+
+    def _begin(self, key: str, value: Value) -> Array | None:
+        if key in self.ragged:
+            return None
+        array = self._arrays[key] = SLOTS.empty((self.size, *value.shape), value.dtype)
+        return array
+
+    def whole(self, key: str) -> Array:
+        """The samples that came, stacked."""
+        return self._arrays[key][: len(self.rows)]
 
 
 def _failed(error: Exception, position: int, run: Run) -> SampleError:
@@ -217,7 +233,7 @@ def _failed(error: Exception, position: int, run: Run) -> SampleError:
     return failed
 
 
-def _vector(key: str, array: Value, row: _Row) -> bool:
+def _vector(key: str, array: Array, row: _Row) -> bool:
     """Whether it may be padded unasked, as in mlx-data: a vector of numbers that did not come from a file."""
     return len(array.shape) == 1 and array.dtype.kind in "biufc" and key not in row.item.places
 

@@ -170,9 +170,12 @@ class Prefetch(Link):
             )
         try:
             while True:
-                meter.looked(ahead.queued)
-                with meter.waiting():
+                if ahead.inline:
                     result = next(ahead, None)
+                else:
+                    meter.looked(ahead.queued)
+                    with meter.waiting():
+                        result = next(ahead, None)
                 if result is None:
                     return
                 yield Task(partial(_given, result[0]), result[1])

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.errors import ChainError
-from streamgeo.links.base import Cursor, Link, Task, as_value, need
+from streamgeo.links.base import Cursor, Link, Node, Task, as_value, need
 from streamgeo.meter import step_span
 from streamgeo.openers import Opener
 from streamgeo.parameters import function_name
-from streamgeo.plan import Draw, Item, Place, Run, apply_step, finished, grid_of, naming
+from streamgeo.plan import Item, Place, Run, apply_step, finished, grid_of, naming
 from streamgeo.step import Step
 
 Array = NDArray[Any]
@@ -35,24 +35,38 @@ class Map(Link):
         """Whether it, or a link before it, draws random numbers."""
         return self.step.random or self.before.random
 
+    @cached_property
+    def _maps(self) -> tuple[Node, tuple[Map, ...]]:
+        """The steps that follow one another up to this one, and the link before them: they run as one."""
+        before, maps = self.before._maps if type(self.before) is Map else (self.before, ())
+        return before, (*maps, self)
+
     def item(self, index: int, run: Run) -> Item:
         """The item of the link before, with the step applied."""
-        return self.apply(self.before.item(index, run), run)
+        before, maps = self._maps
+        return _applied(before.item(index, run), maps, run)
 
     def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
         """Those of the link before, each followed by the step."""
-        return (task.then(self.apply, run) for task in self.before.tasks(run, cursor))
+        before, maps = self._maps
+        if type(before).tasks is Node.tasks:  # by index, and so are these
+            return super().tasks(run, cursor)
+        return (task.then(_applied, maps, run) for task in before.tasks(run, cursor))
 
     def apply(self, item: Item, run: Run) -> Item:
         """The step on its keys; the same random draws for each."""
-        item = item.copy()
+        return _applied(item, (self,), run)
+
+    def change(self, item: Item, run: Run) -> None:
+        """The same, in an item that may be written to."""
+        step = self.step
         for key, output in zip(self.keys, self.outputs):
-            need(item, key, self.step.label)
-            if isinstance(self.step, Opener):
+            if key not in item.values:
+                need(item, key, step.label)
+            if isinstance(step, Opener):
                 self._open(item, key, output)
             else:
-                apply_step(item, key, output, self.step, Draw(run, item.index, self.depth))
-        return item
+                apply_step(item, key, output, step, run, self.depth)
 
     def _open(self, item: Item, key: str, output: str) -> None:
         path = item.values[key]
@@ -67,6 +81,13 @@ class Map(Link):
     def text(self) -> str:
         """The call that made it."""
         return self.shown
+
+
+def _applied(item: Item, maps: tuple[Map, ...], run: Run) -> Item:
+    item = item.copy()
+    for link in maps:
+        link.change(item, run)
+    return item
 
 
 @dataclass(frozen=True, eq=False)
