@@ -9,9 +9,8 @@ dtype, any metadata and any exception can come through. The guards, each for a f
 * ``Stream.prefetch`` gives tickets out of order; the board gives results in order;
 * a live stream at interpreter exit crashes: every engine is closed by ``atexit``, and once closed its tasks are
   skipped, so closing waits for the running task only;
-* ``next`` of mlx-data waits for one ticket, and not the one whose turn it is. So the consumer waits on the board,
-  and asks mlx-data only for what is done: the first tickets, one more than there are threads, stand for nothing.
-  Threads draw tickets in any order, but none is more than that behind its place, so mlx-data never waits;
+* ``next`` of mlx-data waits for one ticket, and not the one whose turn it is. Where workers pause because enough
+  bytes wait, a thread of its own asks for tickets, and the consumer waits on the board;
 * a ticket costs tens of microseconds, and threads that share one interpreter hinder each other. Where tasks seem
   short, the consumer runs a few itself to see; if they take next to nothing, it goes on so until one takes longer,
   and if they take not much longer than a ticket, one ticket stands for a group of them;
@@ -27,6 +26,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from queue import SimpleQueue
 from time import perf_counter
 from typing import Any, Generic, TypeVar
 
@@ -60,10 +60,8 @@ class _Board(Generic[T]):
         self.tasks, self.max_bytes, self.nbytes = tasks, max_bytes, nbytes
         self.open: dict[int, Task[T]] = {}
         self.done: dict[int, tuple[T | None, BaseException | None, int]] = {}
-        self.blank = 0  # tickets that stand for nothing, still to come
         self.drawn = self.turn = self.held = self.running = self.largest = 0
         self.groups: dict[int, int] = {}  # how many tasks a ticket stands for, where it is more than one
-        self.last: set[int] = set()  # the last task of each ticket
         self.group = 1
         self.groups_of = 1  # how many a group may have
         self.short = 0  # short tasks in a row
@@ -93,16 +91,12 @@ class _Board(Generic[T]):
                 ticket = self.drawn
                 if self._over():
                     return -1
-                if self.blank:
-                    self.blank -= 1
-                    return -1
                 for _ in range(self.group):
                     self._draw_one()
                     if self.ended:
                         break
                 if self.drawn > ticket + 1:
                     self.groups[ticket] = self.drawn - ticket
-                self.last.add(self.drawn - 1)
                 return ticket
         finally:
             GATE.leave()
@@ -231,9 +225,37 @@ class _Board(Generic[T]):
             self.closed = True
             self.open.clear()
             self.groups.clear()
-            self.last.clear()
             self.done.clear()
             self.changed.notify_all()
+
+
+class _Asker:
+    """A thread that asks mlx-data for tickets, so that the consumer need not wait inside it."""
+
+    def __init__(self, stream: Any, board: _Board[Any]) -> None:
+        self._stream, self._board = stream, board
+        self._wanted: SimpleQueue[bool] = SimpleQueue()
+        self.asking = False
+        self._thread = threading.Thread(target=self._run, name="streamgeo-asker", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while self._wanted.get():
+            self._stream.next()
+            with self._board.changed:
+                self.asking = False
+                self._board.changed.notify_all()
+
+    def ask(self) -> None:
+        """Ask for one ticket, unless it is asking."""
+        if not self.asking:
+            self.asking = True
+            self._wanted.put(True)
+
+    def stop(self) -> None:
+        """End the thread; waits for the ticket that it asked for."""
+        self._wanted.put(False)
+        self._thread.join()
 
 
 class Engine(Generic[T]):
@@ -256,6 +278,7 @@ class Engine(Generic[T]):
         self._size, self._threads = size, threads
         self._board.groups_of = max(1, size // (threads + 1))
         self._stream: Any = None
+        self._asker: _Asker | None = None
         self._pid = os.getpid()
         self._consumer = threading.Lock()
         _LIVE.add(self)
@@ -290,12 +313,7 @@ class Engine(Generic[T]):
             self._advance(board)
             if board.closed:
                 raise StopIteration
-        turn = board.turn
         value, error = board.take()
-        if turn in board.last:
-            board.last.discard(turn)
-            if self._stream is not None:
-                self._stream.next()
         if isinstance(error, _End):
             self.close()
             raise StopIteration
@@ -313,16 +331,19 @@ class Engine(Generic[T]):
             raise
 
     def _advance(self, board: _Board[T]) -> None:
-        """Wait for the result whose turn it is."""
+        """Wait for one ticket."""
         if board.short >= _MANY and not board.tried and board.max_bytes is None:
             self._try_here(board)
             return
         if self._stream is None:
-            board.blank = self._threads + 1
-            self._stream = _start(board, -(-self._size // board.group) + self._threads, self._threads)
+            self._stream = _start(board, -(-self._size // board.group), self._threads)
+        if board.max_bytes is None:
             self._stream.next()
+            return
+        asker = self._asker = self._asker or _Asker(self._stream, board)
         with board.changed:
-            board.changed.wait_for(lambda: board.turn in board.done or board.closed)
+            asker.ask()
+            board.changed.wait_for(lambda: board.turn in board.done or board.closed or not asker.asking)
 
     def _try_here(self, board: _Board[T]) -> None:
         """Let the consumer run the next tasks; no worker draws meanwhile."""
@@ -333,7 +354,8 @@ class Engine(Generic[T]):
     def _take_up_after_fork(self) -> None:
         """In a child: forget the parent's stream and locks; what was open in the parent runs here again."""
         _leave_alone(self._stream)
-        self._stream, self._pid = None, os.getpid()
+        _leave_alone(self._asker)
+        self._stream, self._asker, self._pid = None, None, os.getpid()
         self._board.renew()
 
     def close(self) -> None:
@@ -341,7 +363,11 @@ class Engine(Generic[T]):
         if self._pid != os.getpid():
             self._take_up_after_fork()
         self._board.close()
-        self._stream = None  # waits for its threads
+        stream, self._stream = self._stream, None
+        asker, self._asker = self._asker, None
+        if asker is not None:
+            asker.stop()
+        del stream, asker
 
     def __del__(self) -> None:
         if hasattr(self, "_consumer"):
