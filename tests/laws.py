@@ -35,6 +35,7 @@ EXEMPT = {
 
 AFFINE = GeoLocator((30.0, 0.0, 500000.0, 0.0, -30.0, 4100000.0), "EPSG:32633")
 PLANE = Grid.of(("y", "x"), (12, 17), AFFINE)
+SQUARE = Grid.of(("band", "y", "x"), (2, 9, 9), AFFINE)
 BANDS = Grid.of(("band", "y", "x"), (3, 12, 17), AFFINE)
 SUN_HEADER = {
     "NAXIS": 2, "NAXIS1": 17, "NAXIS2": 12, "CTYPE1": "HPLN-TAN", "CTYPE2": "HPLT-TAN", "CUNIT1": "arcsec",
@@ -99,6 +100,7 @@ class Case:
         joint: whether a pixel is NaN in all bands or in none.
         field: the values that it is tried on, where random ones would not do.
         covers: share of the pixels that a resampling brings back at least.
+        replaces: whether it puts another value in the place of some, for good; the others come back.
         relocates: whether it says that pixels lie elsewhere, or moves what is seen in them; its own tests say where.
     """
 
@@ -123,6 +125,7 @@ class Case:
     field: Callable[[Grid], Array] | None = None
     covers: float = 0.5
     relocates: bool = False
+    replaces: bool = False
 
     def context(self, grid: Grid | None = None, residual: Array | None = None) -> Context:
         """What the step may ask for, the same every time."""
@@ -297,6 +300,20 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case(sg.flip("y")),
         Case(sg.flip("lat", 2), EARTH),
         Case(sg.flip("y", "x", p=0.5)),
+    ),
+    "random_flip": (Case(sg.random_flip()), Case(sg.random_flip("lat", 2, p=0.9), EARTH)),
+    "random_rot90": (Case(sg.random_rot90(), SQUARE),),
+    "random_crop": (
+        Case(sg.random_crop(7), BANDS, restores=False),
+        Case(sg.random_crop({"lon": 5, "time": 2}), EARTH, restores=False),
+    ),
+    "add_noise": (
+        Case(sg.add_noise(2.0), atol=12.0, gaps=_same_gaps),
+        Case(sg.add_noise(std=[0.5, 1.0, 2.0]), **PER_BAND, atol=12.0, gaps=_same_gaps),
+    ),
+    "band_dropout": (
+        Case(sg.band_dropout(0.5), BANDS, replaces=True, restores=False),
+        Case(sg.band_dropout(p=0.4, fill=3.0, dim="time"), EARTH, replaces=True, restores=False),
     ),
     "rot90": (
         Case(sg.rot90()),
@@ -553,7 +570,11 @@ def inverse_restores(case: Case, x: Array) -> None:
     back = case.step.invert(y, case.context(residual=residual))
     assert back.shape == x.shape
     expected = x
-    if case.resamples is not None and case.step.lossy is not None:  # means over gaps fill them
+    if case.replaces:
+        kept = (y == x) | (np.isnan(y) & np.isnan(x))
+        assert kept.any()
+        expected = np.where(kept, x, y)
+    elif case.resamples is not None and case.step.lossy is not None:  # means over gaps fill them
         both = np.isfinite(back) & np.isfinite(x)
         assert both.sum() > case.covers * np.isfinite(x).sum()
         back, expected = back[both], x[both]
@@ -567,10 +588,11 @@ def inverse_restores(case: Case, x: Array) -> None:
 
 def window_commutes(case: Case, x: Array, window: Window) -> None:
     """Forward on a window is the window of forward on the scene, bit for bit: what ``reach`` promises."""
-    step, grid = case.step, case.grid
+    grid = case.grid
+    step = case.step.settled(lambda: np.random.default_rng(7), lambda: grid)  # what it has drawn, if it draws
     whole = case.forward(x)
     after = step.grid_after(grid)
-    assert whole.shape == after.shape
+    assert whole.shape == after.shape == case.step.grid_after(grid).shape
     expected = whole[window.slices(after.dims)]
     if step.moves is not None:
         assert step.moves.source is not None
@@ -614,7 +636,8 @@ def grid_follows(case: Case, x: Array) -> None:
         _change_follows(case, x)
         return
     numbers = np.arange(float(np.prod(grid.shape))).reshape(grid.shape)
-    moved, after = case.forward(numbers), step.grid_after(grid)
+    moved, residual = step.apply(numbers, case.context())
+    after = step.grid_after(grid, residual)
     spatial = [dim for dim in grid.dims if grid.locator is not None and dim in grid.locator.dims]
     index = {d: np.unravel_index(moved.astype(int), grid.shape)[grid.dims.index(d)] for d in spatial}
     own = dict(zip(after.dims, np.indices(after.shape)))
