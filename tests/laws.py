@@ -48,6 +48,10 @@ POINTED = Grid.of(("y", "x"), (12, 17), WcsLocator(Header(SUN_HEADER | {
     "T_OBS": "2012-03-04T05:06:07.00Z",
 }).tostring(), ("y", "x"), ("y", "x")))  # fmt: skip
 FINE_SUN = SUN.coarsen(y=0.25, x=0.25)
+TILT = 6.5
+SPINNING = Grid.of(("y", "x"), (12, 17), WcsLocator(Header(SUN_HEADER | {
+    "HGLT_OBS": TILT, "DATE-OBS": "2012-03-04T05:06:07.00",
+}).tostring(), ("y", "x"), ("y", "x"))).coarsen(y=0.25, x=0.25)  # fmt: skip
 EARTH = Grid.of(
     ("time", "lat", "lon"),
     (3, 12, 17),
@@ -270,6 +274,49 @@ def _beyond(missing: Array, radius: float, invert: bool = False) -> Array:
     return missing | ((away > radius) != invert)
 
 
+def _spun(missing: Array, degrees: tuple[float, float, float], taps: tuple[float, ...]) -> Array:
+    """Where a rotation by so many degrees (and the coefficients of sin(lat)**2 and **4) takes a missing pixel."""
+    y, x = np.indices(missing.shape)
+    wcs, sine = WCS(Header(SUN_HEADER)), np.sin(np.radians(960 / 3600))
+    lon, lat = np.radians(wcs.all_pix2world((x + 0.5) / 4 - 0.5, (y + 0.5) / 4 - 0.5, 0))
+    rho, position = np.arccos(np.cos(lat) * np.cos(lon)), np.arctan2(np.sin(lat), np.cos(lat) * np.sin(lon))
+    with np.errstate(invalid="ignore"):
+        centre = np.arcsin(np.sin(rho) / sine) - rho  # angle at Sun centre
+    b0 = np.radians(TILT)
+    height = np.sin(b0) * np.cos(centre) + np.cos(b0) * np.sin(centre) * np.sin(position)
+    hgc = np.arctan2(
+        np.sin(centre) * np.cos(position),
+        np.cos(b0) * np.cos(centre) - np.sin(b0) * np.sin(centre) * np.sin(position),
+    )
+    hgc = hgc - np.radians(degrees[0] + degrees[1] * height**2 + degrees[2] * height**4)
+    width = np.sqrt(1 - height**2)
+    toward = np.sin(b0) * height + np.cos(b0) * width * np.cos(hgc)
+    north = np.cos(b0) * height - np.sin(b0) * width * np.cos(hgc)
+    west, away = width * np.sin(hgc), 1 / sine - toward
+    sky = np.degrees([np.arctan2(west, away), np.arctan2(north, np.hypot(away, west))])
+    col, row = ((v + 0.5) * 4 - 0.5 for v in wcs.all_world2pix(*np.nan_to_num(sky), 0))
+    out = ~np.isfinite(hgc) | (toward <= sine)
+    out |= (row < -0.5) | (col < -0.5) | (row > missing.shape[0] - 0.5) | (col > missing.shape[1] - 0.5)
+    for dy in taps:
+        for dx in taps:
+            i, j = (np.floor(v + d).astype(int) for v, d in ((row, dy), (col, dx)))
+            out |= missing[i.clip(0, missing.shape[0] - 1), j.clip(0, missing.shape[1] - 1)]
+    return np.asarray(out)
+
+
+def _earth_goes(days: float) -> float:
+    """Degrees by which the Earth goes round in some days from that date on, by sunpy's Carrington longitude."""
+    from astropy.time import Time
+    from sunpy.coordinates import sun
+
+    start = Time("2012-03-04T05:06:07.00")
+    turn = (
+        sun.L0(start + days, light_travel_time_correction=False)
+        - sun.L0(start, light_travel_time_correction=False)
+    ).to_value("deg") + 14.1844 * days
+    return float((turn + 180) % 360 - 180)
+
+
 REGION: dict[str, Any] = {"grid": GLOBE, "restores": False, "period": {"lon": 360.0}}
 SEASONS = np.linspace(-30, 30, 12 * 12 * 18).reshape(12, 12, 18)
 INDEX: dict[str, Any] = {"grid": BANDS, "low": 0.01, "high": 1.0, "computes": True, "gaps": _any_band}
@@ -351,6 +398,26 @@ CASES: dict[str, tuple[Case, ...]] = {
             sg.helio.registration((24, 32), scale=Quantity(0.8, "arcmin"), method="cubic", rsun=970.0),
             FINE_SUN, **MOVED, covers=0.05, field=_ramp, atol=1.6, resamples=1e-3,
             gaps=partial(_resampled, method="linear", shape=(24, 32), arcsec=48.0, fine=4),
+        ),
+    ),
+    "helio.differential_rotation": (
+        Case(
+            sg.helio.differential_rotation(0.8), SPINNING, field=_ramp, atol=0.8, resamples=0.5, relocates=True,
+            covers=0.08, gaps=partial(_spun, degrees=tuple(
+                np.degrees(v * 0.0864) * 0.8 - (_earth_goes(0.8) if not i else 0)
+                for i, v in enumerate((2.894, -0.428, -0.370))
+            ), taps=(0, 1)),
+        ),
+        Case(
+            sg.helio.differential_rotation(Quantity(-30, "h"), model="rigid", method="nearest"), SPINNING, field=_ramp,
+            atol=8.0, resamples=0.5, relocates=True, covers=0.08,
+            gaps=partial(_spun, degrees=(-1.25 * 14.1844 - _earth_goes(-1.25), 0, 0), taps=(0.5,)),
+        ),
+        Case(
+            sg.helio.differential_rotation(to="2012-03-05T12:00:00", model="allen", method="cubic", rsun=960),
+            SPINNING, field=_ramp, atol=0.8, resamples=0.5, relocates=True, covers=0.08,
+            gaps=partial(_spun, degrees=(
+                14.44 * 111233 / 86400 - _earth_goes(111233 / 86400), -3.0 * 111233 / 86400, 0), taps=(0, 1)),
         ),
     ),
     "helio.off_limb_mask": (

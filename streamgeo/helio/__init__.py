@@ -9,12 +9,14 @@ from streamgeo.helio.limb_profile import limb_profile
 from streamgeo.helio.masks import mu_map, off_limb_mask, radial_field
 from streamgeo.helio.pointing import pointing
 from streamgeo.helio.registration import registration
+from streamgeo.helio.rotation import differential_rotation
 from streamgeo.helio.select import validate
 from streamgeo.helio.stretches import aia_stretch
 
 __all__ = [
     "aia_stretch",
     "degradation",
+    "differential_rotation",
     "exposure",
     "limb_darkening",
     "limb_profile",

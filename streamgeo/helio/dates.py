@@ -27,11 +27,16 @@ def observed(attrs: Mapping[str, Any], what: str, cards: tuple[str, ...] = CARDS
     clock = next((str(attrs[name]).strip() for name in _CLOCK if attrs.get(name)), "")
     if clock and not any(mark in text for mark in ("T", ":", "_")):
         text = f"{text} {clock}"
-    return _parsed(text, card, what)
+    return parsed(text, card, what)
 
 
 @lru_cache(maxsize=4096)
-def _parsed(text: str, card: str, what: str) -> Any:
+def parsed(text: str, card: str, what: str) -> Any:
+    """A date as ``astropy.time.Time``; ``card`` is what it is called.
+
+    Raises:
+        StepError: for text that is no date.
+    """
     from sunpy.time import parse_time
 
     try:
