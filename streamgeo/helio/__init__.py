@@ -1,6 +1,7 @@
 """Steps for images of the Sun."""
 
 from streamgeo.helio import select
+from streamgeo.helio.channels import match_channels
 from streamgeo.helio.degradation import degradation
 from streamgeo.helio.exposure import exposure
 from streamgeo.helio.lift import on_map
@@ -20,6 +21,7 @@ __all__ = [
     "exposure",
     "limb_darkening",
     "limb_profile",
+    "match_channels",
     "mu_map",
     "off_limb_mask",
     "on_map",
