@@ -130,7 +130,7 @@ def _locate(grid: Grid, turn: Turn, back: bool = False) -> Any:
     """A window to the positions, in the grid, at which its pixels were seen before the turn (or will be)."""
     header = header_of(grid, _WHAT)
     tilt, radius = _latitude(header), radius_of(grid, turn.rsun, _WHAT)
-    days, earth = _time(observed(header, _WHAT).isot, turn.days, turn.to)
+    days, earth = _time(observed(header, _WHAT).utc.isot, turn.days, turn.to)
     a, b, c = (part * days for part in _MODELS[turn.model])
     sign = -1.0 if back else 1.0
     rates = (sign * (a - earth), sign * b, sign * c)
@@ -169,7 +169,7 @@ def _latitude(header: Mapping[str, Any]) -> float:
     longitude = card_number(header, "HGLN_OBS")
     if longitude is not None and abs(longitude) > 1:
         raise StepError(f"{_WHAT}: the header has no heliographic latitude ({', '.join(_LATITUDE)})")
-    date = observed(header, _WHAT).isot
+    date = observed(header, _WHAT).utc.isot
     degrees = _tilt(date)
     warnings.warn(
         f"{_WHAT}: the header has no heliographic latitude ({', '.join(_LATITUDE)}); taken as seen from Earth on "
@@ -192,7 +192,7 @@ def _time(date: str, days: float | None, to: str | None) -> tuple[float, float]:
     start = parsed(date, "date", _WHAT)
     end = start + days if to is None else parsed(to, "to", _WHAT)
     passed = float((end - start).to_value("day"))
-    apart = _earth(end.isot) - _earth(start.isot) - _YEAR * passed
+    apart = _earth(end.utc.isot) - _earth(start.utc.isot) - _YEAR * passed
     return passed, _YEAR * passed + math.remainder(apart, 2 * math.pi)
 
 
