@@ -14,9 +14,7 @@ _CLOCK = ("TIME-OBS", "TIME_OBS")
 _SCALES = ("tai", "tt", "tdb", "tcg", "tcb")  # of TIMESYS, beside UTC
 _TIMED = re.compile(r"\d[T_ ]\d\d")
 _JSOC = re.compile(r"\A(\d{4})\.(\d\d)\.(\d\d)_(.*)_UTC\Z")
-_OLD = re.compile(
-    r"\A(\d\d)/(\d\d)/(\d\d)(?!\d)"
-)  # DD/MM/YY, of the years 1900 to 1999 (FITS standard 4.0)
+_OLD = re.compile(r"\A(\d\d)/(\d\d)/(\d\d)(?!\d)")  # DD/MM/YY, of the years 1900 to 1999 (FITS standard 4.0)
 
 
 def observed(attrs: Mapping[str, Any], what: str, cards: tuple[str, ...] = CARDS) -> Any:
