@@ -24,8 +24,8 @@ FILES = ("AIA20110319_105400_0171.fits", "HinodeXRT.fits", "aia_171_cutout.fits"
 CARDS = {
     "CTYPE1": "HPLN-TAN", "CTYPE2": "HPLT-TAN", "CUNIT1": "arcsec", "CUNIT2": "arcsec", "CRPIX1": 20.0, "CRPIX2": 17.0,
     "CRVAL1": 3.0, "CRVAL2": -4.0, "CDELT1": 60.0, "CDELT2": 50.0, "CROTA2": 20.0, "RSUN_OBS": 960.0,
-    "DSUN_OBS": 1.5e11, "HGLN_OBS": 0.0, "HGLT_OBS": 3.0, "DATE-OBS": "2020-01-01T00:00:00", "BUNIT": "DN", "EXPTIME": 2.0,
-    "OBSERVER": "someone",
+    "DSUN_OBS": 1.5e11, "HGLN_OBS": 0.0, "HGLT_OBS": 3.0, "DATE-OBS": "2020-01-01T00:00:00", "BUNIT": "DN",
+    "EXPTIME": 2.0, "OBSERVER": "someone",
 }  # fmt: skip
 VALUES = np.random.default_rng(0).normal(100, 20, (32, 40)).astype(np.float32)
 
