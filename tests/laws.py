@@ -306,12 +306,12 @@ def _spun(missing: Array, degrees: tuple[float, float, float], taps: tuple[float
 
 def _earth_goes(days: float) -> float:
     """Degrees by which the Earth goes round in some days from that date on, by sunpy's Carrington longitude."""
-    from astropy.time import Time
+    from astropy.time import Time, TimeDelta
     from sunpy.coordinates import sun
 
     start = Time("2012-03-04T05:06:07.00")
     turn = (
-        sun.L0(start + days, light_travel_time_correction=False)
+        sun.L0(start + TimeDelta(days, format="jd"), light_travel_time_correction=False)
         - sun.L0(start, light_travel_time_correction=False)
     ).to_value("deg") + 14.1844 * days
     return float((turn + 180) % 360 - 180)

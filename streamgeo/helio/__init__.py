@@ -8,7 +8,7 @@ from streamgeo.helio.lift import on_map
 from streamgeo.helio.limb_darkening import limb_darkening
 from streamgeo.helio.limb_profile import limb_profile
 from streamgeo.helio.masks import mu_map, off_limb_mask, radial_field
-from streamgeo.helio.pointing import pointing
+from streamgeo.helio.pointing import pointing, pointing_table
 from streamgeo.helio.registration import registration
 from streamgeo.helio.rotation import differential_rotation
 from streamgeo.helio.select import validate
@@ -26,6 +26,7 @@ __all__ = [
     "off_limb_mask",
     "on_map",
     "pointing",
+    "pointing_table",
     "radial_field",
     "registration",
     "select",

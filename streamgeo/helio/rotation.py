@@ -189,8 +189,10 @@ def _tilt(date: str) -> float:
 @lru_cache(maxsize=1024)
 def _time(date: str, days: float | None, to: str | None) -> tuple[float, float]:
     """Days until the time that is turned to, and the angle in radians by which the Earth goes round meanwhile."""
+    from astropy.time import TimeDelta
+
     start = parsed(date, "date", _WHAT)
-    end = start + days if to is None else parsed(to, "to", _WHAT)
+    end = start + TimeDelta(days, format="jd") if to is None else parsed(to, "to", _WHAT)
     passed = float((end - start).to_value("day"))
     apart = _earth(end.utc.isot) - _earth(start.utc.isot) - _YEAR * passed
     return passed, _YEAR * passed + math.remainder(apart, 2 * math.pi)
