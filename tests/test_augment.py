@@ -148,6 +148,38 @@ def test_steps_behind_get_the_grid_that_was_drawn(files: Any) -> None:
         np.testing.assert_allclose(scene.array, NUMBERS, atol=0.1)
 
 
+def test_a_batch_is_augmented_as_one(files: Any) -> None:
+    """Behind batch there is one draw for all its samples, and it is undone as well."""
+    patched = opened(files).key_transform(BOTH, PATCH)
+    chain = (
+        patched.batch(8).key_transform("image", sg.random_flip()).key_transform("image", sg.random_rot90())
+    )
+    for scene in chain.predict(lambda x: x, key="image"):
+        np.testing.assert_allclose(scene.array[0], NUMBERS)
+    dropped = patched.batch(8).key_transform("image", sg.band_dropout(0.5))
+    bands = np.concatenate([(batch["image"] != 0).any(axis=(2, 3)) for batch in dropped])
+    assert bands.shape[1] == 3 and bands.any(axis=1).all() and not bands.all()
+
+
+def test_a_stream_goes_on_with_the_same_draws(files: Any) -> None:
+    def stream() -> sg.Stream:
+        moved = augmented(files, before=True).key_transform("image", sg.add_noise(1.0))
+        return moved.key_transform("image", sg.band_dropout(0.5)).shuffle(seed=5).batch(2).prefetch(4, 2)
+
+    whole = stream()
+    expected = [batch["image"] for _ in range(2) for batch in whole]
+    begun = stream()
+    list(begun)
+    second = iter(begun)
+    next(second)
+    state, rest = begun.state_dict(), stream()
+    rest.load_state_dict(state)
+    left = [batch["image"] for batch in rest]
+    assert len(left) == len(expected) // 2 - 1
+    for found, wanted in zip(left, expected[-len(left) :]):
+        np.testing.assert_array_equal(found, wanted)
+
+
 def test_only_the_crop_is_read(files: Any) -> None:
     scene = opened(files).scene("image")
     step = sg.random_crop(16)

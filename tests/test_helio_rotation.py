@@ -81,6 +81,41 @@ def test_places_on_real_files(samples: Path, name: str) -> None:
         same_places(str(samples / "helio" / name), 1.5)
 
 
+def test_values_are_those_of_sunpy(samples: Path) -> None:
+    """A whole image, against sunpy's reprojection along with the turning surface."""
+    pytest.importorskip("reproject")
+    sunpy_map = pytest.importorskip("sunpy.map")
+    import astropy.units as u
+    from astropy.coordinates import SkyCoord
+    from sunpy.coordinates import HeliographicStonyhurst, Helioprojective, propagate_with_solar_surface
+
+    path = samples / "helio" / "AIA20110319_105400_0171.fits"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        smap = sunpy_map.Map(path)
+        later = smap.reference_date + 1 * u.day
+        here = smap.observer_coordinate.transform_to(HeliographicStonyhurst(obstime=smap.reference_date))
+        there = SkyCoord(here.lon, here.lat, here.radius, frame=HeliographicStonyhurst(obstime=later))
+        centre = smap.reference_coordinate
+        header = sunpy_map.make_fitswcs_header(
+            smap.data.shape,
+            SkyCoord(centre.Tx, centre.Ty, frame=Helioprojective(observer=there, obstime=later)),
+            reference_pixel=u.Quantity(smap.reference_pixel),
+            scale=u.Quantity(smap.scale),
+            rotation_matrix=smap.rotation_matrix,
+        )
+        header["rsun_ref"] = smap.rsun_meters.to_value("m")
+        with propagate_with_solar_surface():
+            expected = smap.reproject_to(sunpy_map.Map(np.zeros(smap.data.shape), header).wcs).data
+    scene = sg.open_fits()(str(path))
+    found = differential_rotation(1.0)(scene.array, grid=scene.grid)
+    both = np.isfinite(expected) & np.isfinite(found)
+    assert both.sum() > 0.99 * np.isfinite(found).sum()
+    y, x = np.indices(found.shape) - 511.5
+    inner = both & (np.hypot(x, y) < 380)  # at the limb a pixel stands for much of the surface
+    np.testing.assert_allclose(found[inner], expected[inner], atol=0.01)
+
+
 def test_a_spot_moves_and_comes_back(tmp_path: Path) -> None:
     y, x = np.mgrid[:128, :128]
     spot = np.exp(-((y - 70) ** 2 + (x - 40) ** 2) / 18)

@@ -163,7 +163,8 @@ def band_dropout(p: float = 0.1, fill: float = 0.0, *, dim: Dim | None = None) -
     Args:
         p: from 0 to 1, for each band on its own.
         fill: the value; after ``normalize``, 0 is the mean.
-        dim: that of the bands, by name (or by position); by default the first that is not horizontal.
+        dim: that of the bands, by name (or by position); by default the last that is not horizontal, as in
+            ``(time, band, y, x)``.
 
     The dtype stays. The inverse leaves values as they are.
 
@@ -203,7 +204,7 @@ def _dropped(
 def _band_axis(x: Array, grid: Grid | None, dim: Dim | None) -> int:
     names: Sequence[str] = grid.dims if grid is not None else [f"dim_{i}" for i in range(x.ndim)]
     flat = grid.spatial if grid is not None else names[-2:]
-    chosen = dim if dim is not None else next((name for name in names if name not in flat), None)
+    chosen = dim if dim is not None else next((name for name in reversed(names) if name not in flat), None)
     if isinstance(chosen, str) and chosen in names:
         return list(names).index(chosen)
     if isinstance(chosen, int) and -x.ndim <= chosen < x.ndim:
