@@ -173,7 +173,7 @@ def band_dropout(p: float = 0.1, fill: float = 0.0, *, dim: Dim | None = None) -
             hold the value.
 
     >>> band_dropout(p=1)(np.ones((3, 1, 1)), rng=np.random.default_rng(0)).ravel().tolist()
-    [0.0, 0.0, 1.0]
+    [1.0, 0.0, 0.0]
     """
     settings: dict[str, Any] = {
         "p": probability(p, "band_dropout: p"),
