@@ -52,6 +52,7 @@ from streamgeo.scene import Scene
 from streamgeo.spill import cache
 from streamgeo.step import POINT, SCENE, Moves, Reach, Step, halo, register, step_from_json
 from streamgeo.steps import stretch
+from streamgeo.steps.augment import add_noise, band_dropout, random_crop, random_flip, random_rot90
 from streamgeo.steps.cast import cast
 from streamgeo.steps.gaps import fill_nan
 from streamgeo.steps.geometry import crop, flip, rot90, transpose
@@ -91,6 +92,8 @@ __all__ = [
     "WcsLocator",
     "Window",
     "WriteError",
+    "add_noise",
+    "band_dropout",
     "buffer_from_vector",
     "cache",
     "cast",
@@ -120,6 +123,9 @@ __all__ = [
     "open_numpy",
     "open_zarr",
     "patch",
+    "random_crop",
+    "random_flip",
+    "random_rot90",
     "register",
     "remote",
     "rot90",

@@ -44,7 +44,10 @@ def from_maps(maps: Any, key: str = "image") -> Buffer:
         StepError: where sunpy's maps are not installed, for something that is no map, and without any.
     """
     sunpy_map("from_maps")
-    found = [maps] if _is_map(maps) or not isinstance(maps, Iterable) else list(maps)
+    several = not _is_map(maps) and (
+        isinstance(maps, Iterable) or hasattr(maps, "__getitem__")
+    )  # a MapSequence
+    found = list(maps) if several else [maps]
     if not found:
         raise StepError("from_maps: give a map, or several")
     scenes = _Scenes(tuple(MapScene(one, number) for number, one in enumerate(found)))

@@ -12,7 +12,7 @@ from streamgeo.errors import ChainError, MissingKeyError
 from streamgeo.grid import Grid
 from streamgeo.links import Batch, Expand, Map, Node
 from streamgeo.outline import shown_key, shown_reach, shown_sizes
-from streamgeo.plan import Item, Run, StepScene, finished, grid_of_window
+from streamgeo.plan import Item, Run, StepScene, finished, grid_of_window, residual_key
 from streamgeo.replay import place_of
 from streamgeo.scene import Scene
 from streamgeo.wayback import way_back
@@ -27,9 +27,19 @@ def scene_of(node: Node, key: str, index: int) -> Scene:
 
 
 def grid_of_sample(node: Node, key: str, sample: Mapping[str, Array] | int) -> Grid:
-    """The grid of an array of a sample, after all steps."""
+    """The grid of an array of a sample, after all steps.
+
+    Raises:
+        ChainError: for a sample that was cut from what a random step moved: it does not tell which epoch it is of.
+    """
+    way = way_back(node, key, check=False)
     if isinstance(sample, (int, np.integer)):
         sample = finished(node.item(int(sample), Run(node.seed, 0)))
+    elif moved := [s.step.label for s in way.scene if s.step.moves is not None and s.step.random]:
+        raise ChainError(
+            f"grid: {moved[0]} moves the pixels of {key!r} anew each epoch, before it is patched; give the number of "
+            "the sample in the first epoch, or put it behind patch"
+        )
     for name in (f"{key}.scene", f"{key}.window"):
         if name not in sample:
             raise MissingKeyError(f"grid: the sample has no {name!r}; it has {sorted(sample)}")
@@ -39,10 +49,9 @@ def grid_of_sample(node: Node, key: str, sample: Mapping[str, Array] | int) -> G
             "grid: this is a batch; give one of its samples, such as {k: v[0] for k, v in batch.items()}"
         )
     place = place_of(node, key, int(number))
-    way = way_back(node, key, check=False)
     grid = grid_of_window(place.scene, Window.from_array(place.scene.dims, box))
     for stage in way.sample:
-        grid = stage.step.grid_after(grid)
+        grid = stage.step.grid_after(grid, sample.get(residual_key(stage.key, stage.number)))
     return grid
 
 

@@ -56,6 +56,70 @@ def sun(folder: Path, count: int = 2, size: int = 512) -> list[Path]:
     return paths
 
 
+def sharp(folder: Path, shape: tuple[int, int] = (300, 520)) -> list[Path]:
+    """A vector field as HMI SHARPs hold it: a file for each of Bp, Bt, Br, int32, RICE-compressed in HDU 1, CEA."""
+    from astropy.io import fits
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(377)
+    potential = sum(1500 * smooth(rng, shape, scale) for scale in (9, 14, 22))
+    south, west = np.gradient(potential)  # of one potential, so that the components belong together
+    cards: dict[str, Any] = {
+        "BSCALE": 0.01, "BZERO": 0.0, "BLANK": -(2**31), "BUNIT": "Mx/cm^2", "CTYPE1": "CRLN-CEA",
+        "CTYPE2": "CRLT-CEA", "CUNIT1": "deg", "CUNIT2": "deg", "CRPIX1": (shape[1] + 1) / 2,
+        "CRPIX2": (shape[0] + 1) / 2, "CRVAL1": 34.9, "CRVAL2": -21.1, "CDELT1": 0.03, "CDELT2": 0.03,
+        "T_OBS": "2011.02.15_01:59:54_TAI", "QUALITY": 0, "TELESCOP": "MADE", "INSTRUME": "DEMO",
+    }  # fmt: skip
+    paths = []
+    for name, field in zip(("Bp", "Bt", "Br"), (west, south, potential / 4)):
+        stored = np.round(field / 0.01).astype(np.int32)
+        stored[-3:, -5:] = -(2**31)  # off the limb
+        hdu = fits.CompImageHDU(stored, compression_type="RICE_1")
+        hdu.header.update(cards)
+        paths.append(folder / f"sharp_377.20110215_020000_TAI.{name}.fits")
+        fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(paths[-1], overwrite=True)
+    return paths
+
+
+def corona(folder: Path, times: int = 4, size: int = 192) -> list[Path]:
+    """Images as SDO/AIA takes them: 171, 193 and 211 Angstrom, a few seconds apart, each with its own pointing.
+
+    One of them has a quality flag set, and one 211 is missing.
+    """
+    from astropy.io import fits
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(171)
+    base = [smooth(rng, (size, size), scale) for scale in (4, 8)]
+    paths = []
+    for number in range(times):
+        for band, (wavelength, level, exposure) in enumerate(
+            ((171, 600.0, 2.0), (193, 900.0, 2.0), (211, 300.0, 2.9))
+        ):
+            if (number, wavelength) == (2, 211):
+                continue
+            cdelt, shift, turn = 2600.0 / size * (1 + 0.004 * band), 1.5 * band, 0.05 * band
+            y, x = np.mgrid[:size, :size] - (size - 1) / 2 - shift
+            away = np.hypot(x, y) * cdelt / 960
+            shape = base[0] if band == 0 else (0.6 * base[0] + 0.8 * base[1] if band == 1 else base[1])
+            bright = np.exp(
+                0.5 * np.roll(shape, number + round(shift), axis=(0, 1)) - 2 * np.clip(away - 1, 0, None)
+            )
+            counts = rng.poisson(level / 4 * bright * exposure) * 1.0
+            header = fits.Header()
+            header.update({
+                "CTYPE1": "HPLN-TAN", "CTYPE2": "HPLT-TAN", "CUNIT1": "arcsec", "CUNIT2": "arcsec",
+                "CRPIX1": (size + 1) / 2 + shift, "CRPIX2": (size + 1) / 2 + shift, "CRVAL1": 0.0, "CRVAL2": 0.0,
+                "CDELT1": cdelt, "CDELT2": cdelt, "CROTA2": turn, "RSUN_OBS": 960.0, "HGLT_OBS": -7.0,
+                "HGLN_OBS": 0.0, "EXPTIME": exposure, "WAVELNTH": wavelength, "BUNIT": "DN", "TELESCOP": "MADE",
+                "T_OBS": f"2011-03-19T10:{number:02d}:{10 + 3 * band:02d}.35Z",
+                "QUALITY": (1 << 13) * ((number, wavelength) == (3, 193)),
+            })  # fmt: skip
+            paths.append(folder / f"aia_{wavelength}_{number}.fits")
+            fits.PrimaryHDU(counts.astype(np.int16), header).writeto(paths[-1], overwrite=True)
+    return paths
+
+
 def land(folder: Path, count: int = 2, shape: tuple[int, int] = (500, 620)) -> list[Path]:
     """Multispectral scenes: four bands of uint16 reflectance, nodata 0 in a tilted corner, tiled, UTM."""
     import rasterio

@@ -130,6 +130,7 @@ class StepScene(Scene):
     reads_files = False  # its parents do
 
     def __init__(self, parent: Scene, step: Step, draw: Draw) -> None:
+        step = step.settled(draw.generator, lambda: parent.frame)
         self.parent, self.step, self.draw = parent, step, draw
         self.name = parent.name
         self.dtype = step.dtype_after(parent.dtype)
@@ -288,7 +289,7 @@ def apply_step(item: Item, key: str, output_key: str, step: Step, run: Run, numb
     if residual is not None:
         item.residuals[residual_key(output_key, number)] = residual
     if place is not None:
-        item.places[output_key] = replace(place, locate=partial(grid_after, step, place.locate))
+        item.places[output_key] = replace(place, locate=partial(grid_after, step, place.locate, residual))
 
 
 def residual_key(key: str, step: int) -> str:
@@ -306,9 +307,9 @@ def attrs_of(scene: Scene) -> Mapping[str, Any]:
     return scene.attrs
 
 
-def grid_after(step: Step, before: Callable[[], Grid]) -> Grid:
+def grid_after(step: Step, before: Callable[[], Grid], residual: Array | None = None) -> Grid:
     """Grid after a step on an array."""
-    return step.grid_after(before())
+    return step.grid_after(before(), residual)
 
 
 def grid_of_window(scene: Scene, window: Window) -> Grid:

@@ -58,12 +58,17 @@ class Moves:
         cut: the forward function for pixels that ``source`` has already picked; None means forward itself.
         windowed: whether ``cut`` takes the window of the output as ``window=`` and the Grid of the whole input
             as ``whole=``, because the source of a window holds more than the window itself needs.
+        draw: what a random step draws for one sample, (generator, Grid of the input) to a small array: its residual.
+            Then ``grid`` tells the sizes of the output only.
+        made: (that array, Grid of the input) to the step that it stands for.
     """
 
     grid: Callable[[Grid], Grid]
     source: Callable[[Window, Grid], Window] | None = None
     cut: Callable[..., Any] | None = None
     windowed: bool = False
+    draw: Callable[[np.random.Generator, Grid], Any] | None = None
+    made: Callable[[Any, Grid], Step] | None = None
 
     def cut_for(self, window: Window, whole: Grid) -> Callable[..., Any] | None:
         """``cut`` for one window of the output."""
@@ -285,9 +290,20 @@ class Step:
         """Whether it draws random numbers."""
         return "rng" in self.asks
 
-    def grid_after(self, grid: Grid) -> Grid:
-        """Grid of the output for a grid of the input."""
-        return self.moves.grid(grid) if self.moves else grid
+    def grid_after(self, grid: Grid, residual: Array | None = None) -> Grid:
+        """Grid of the output for a grid of the input; ``residual`` says what a random step has drawn."""
+        if self.moves is None:
+            return grid
+        if residual is not None and self.moves.made is not None:
+            return self.moves.made(residual, grid).grid_after(grid)
+        return self.moves.grid(grid)
+
+    def settled(self, rng: Callable[[], np.random.Generator], grid: Callable[[], Grid]) -> Step:
+        """The step that a random choice among steps is for one sample; else the step itself."""
+        if self.moves is None or self.moves.draw is None or self.moves.made is None:
+            return self
+        place = grid()
+        return self.moves.made(self.moves.draw(rng(), place), place)
 
     def dtype_after(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
         """Dtype of the output for a dtype of the input."""

@@ -184,7 +184,7 @@ def undo_sample(way: WayBack, values: Array, place: Place | None, residuals: Map
         return values
     grids = [grid_of_window(place.scene, place.window) if place is not None else plain_grid(values.shape)]
     for stage in way.sample:
-        grids.append(stage.step.grid_after(grids[-1]))
+        grids.append(stage.step.grid_after(grids[-1], residuals.get(residual_key(stage.key, stage.number))))
     adapt = fit(values.shape, grids[-1].dims, grids[-1].shape, grids[-1].spatial, way.key)
     attrs = place.scene.attrs if place is not None else {}
     for stage, grid in zip(reversed(way.sample), reversed(grids[:-1])):

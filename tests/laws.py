@@ -35,6 +35,7 @@ EXEMPT = {
 
 AFFINE = GeoLocator((30.0, 0.0, 500000.0, 0.0, -30.0, 4100000.0), "EPSG:32633")
 PLANE = Grid.of(("y", "x"), (12, 17), AFFINE)
+SQUARE = Grid.of(("band", "y", "x"), (2, 9, 9), AFFINE)
 BANDS = Grid.of(("band", "y", "x"), (3, 12, 17), AFFINE)
 SUN_HEADER = {
     "NAXIS": 2, "NAXIS1": 17, "NAXIS2": 12, "CTYPE1": "HPLN-TAN", "CTYPE2": "HPLT-TAN", "CUNIT1": "arcsec",
@@ -47,6 +48,10 @@ POINTED = Grid.of(("y", "x"), (12, 17), WcsLocator(Header(SUN_HEADER | {
     "T_OBS": "2012-03-04T05:06:07.00Z",
 }).tostring(), ("y", "x"), ("y", "x")))  # fmt: skip
 FINE_SUN = SUN.coarsen(y=0.25, x=0.25)
+TILT = 6.5
+SPINNING = Grid.of(("y", "x"), (12, 17), WcsLocator(Header(SUN_HEADER | {
+    "HGLT_OBS": TILT, "DATE-OBS": "2012-03-04T05:06:07.00",
+}).tostring(), ("y", "x"), ("y", "x"))).coarsen(y=0.25, x=0.25)  # fmt: skip
 EARTH = Grid.of(
     ("time", "lat", "lon"),
     (3, 12, 17),
@@ -99,6 +104,7 @@ class Case:
         joint: whether a pixel is NaN in all bands or in none.
         field: the values that it is tried on, where random ones would not do.
         covers: share of the pixels that a resampling brings back at least.
+        replaces: whether it puts another value in the place of some, for good; the others come back.
         relocates: whether it says that pixels lie elsewhere, or moves what is seen in them; its own tests say where.
     """
 
@@ -123,6 +129,7 @@ class Case:
     field: Callable[[Grid], Array] | None = None
     covers: float = 0.5
     relocates: bool = False
+    replaces: bool = False
 
     def context(self, grid: Grid | None = None, residual: Array | None = None) -> Context:
         """What the step may ask for, the same every time."""
@@ -267,6 +274,49 @@ def _beyond(missing: Array, radius: float, invert: bool = False) -> Array:
     return missing | ((away > radius) != invert)
 
 
+def _spun(missing: Array, degrees: tuple[float, float, float], taps: tuple[float, ...]) -> Array:
+    """Where a rotation by so many degrees (and the coefficients of sin(lat)**2 and **4) takes a missing pixel."""
+    y, x = np.indices(missing.shape)
+    wcs, sine = WCS(Header(SUN_HEADER)), np.sin(np.radians(960 / 3600))
+    lon, lat = np.radians(wcs.all_pix2world((x + 0.5) / 4 - 0.5, (y + 0.5) / 4 - 0.5, 0))
+    rho, position = np.arccos(np.cos(lat) * np.cos(lon)), np.arctan2(np.sin(lat), np.cos(lat) * np.sin(lon))
+    with np.errstate(invalid="ignore"):
+        centre = np.arcsin(np.sin(rho) / sine) - rho  # angle at Sun centre
+    b0 = np.radians(TILT)
+    height = np.sin(b0) * np.cos(centre) + np.cos(b0) * np.sin(centre) * np.sin(position)
+    hgc = np.arctan2(
+        np.sin(centre) * np.cos(position),
+        np.cos(b0) * np.cos(centre) - np.sin(b0) * np.sin(centre) * np.sin(position),
+    )
+    hgc = hgc - np.radians(degrees[0] + degrees[1] * height**2 + degrees[2] * height**4)
+    width = np.sqrt(1 - height**2)
+    toward = np.sin(b0) * height + np.cos(b0) * width * np.cos(hgc)
+    north = np.cos(b0) * height - np.sin(b0) * width * np.cos(hgc)
+    west, away = width * np.sin(hgc), 1 / sine - toward
+    sky = np.degrees([np.arctan2(west, away), np.arctan2(north, np.hypot(away, west))])
+    col, row = ((v + 0.5) * 4 - 0.5 for v in wcs.all_world2pix(*np.nan_to_num(sky), 0))
+    out = ~np.isfinite(hgc) | (toward <= sine)
+    out |= (row < -0.5) | (col < -0.5) | (row > missing.shape[0] - 0.5) | (col > missing.shape[1] - 0.5)
+    for dy in taps:
+        for dx in taps:
+            i, j = (np.floor(v + d).astype(int) for v, d in ((row, dy), (col, dx)))
+            out |= missing[i.clip(0, missing.shape[0] - 1), j.clip(0, missing.shape[1] - 1)]
+    return np.asarray(out)
+
+
+def _earth_goes(days: float) -> float:
+    """Degrees by which the Earth goes round in some days from that date on, by sunpy's Carrington longitude."""
+    from astropy.time import Time, TimeDelta
+    from sunpy.coordinates import sun
+
+    start = Time("2012-03-04T05:06:07.00")
+    turn = (
+        sun.L0(start + TimeDelta(days, format="jd"), light_travel_time_correction=False)
+        - sun.L0(start, light_travel_time_correction=False)
+    ).to_value("deg") + 14.1844 * days
+    return float((turn + 180) % 360 - 180)
+
+
 REGION: dict[str, Any] = {"grid": GLOBE, "restores": False, "period": {"lon": 360.0}}
 SEASONS = np.linspace(-30, 30, 12 * 12 * 18).reshape(12, 12, 18)
 INDEX: dict[str, Any] = {"grid": BANDS, "low": 0.01, "high": 1.0, "computes": True, "gaps": _any_band}
@@ -297,6 +347,20 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case(sg.flip("y")),
         Case(sg.flip("lat", 2), EARTH),
         Case(sg.flip("y", "x", p=0.5)),
+    ),
+    "random_flip": (Case(sg.random_flip()), Case(sg.random_flip("lat", 2, p=0.9), EARTH)),
+    "random_rot90": (Case(sg.random_rot90(), SQUARE),),
+    "random_crop": (
+        Case(sg.random_crop(7), BANDS, restores=False),
+        Case(sg.random_crop({"lon": 5, "time": 2}), EARTH, restores=False),
+    ),
+    "add_noise": (
+        Case(sg.add_noise(2.0), atol=12.0, gaps=_same_gaps),
+        Case(sg.add_noise(std=[0.5, 1.0, 2.0]), **PER_BAND, atol=12.0, gaps=_same_gaps),
+    ),
+    "band_dropout": (
+        Case(sg.band_dropout(0.5), BANDS, replaces=True, restores=False),
+        Case(sg.band_dropout(p=0.4, fill=3.0, dim="time"), EARTH, replaces=True, restores=False),
     ),
     "rot90": (
         Case(sg.rot90()),
@@ -334,6 +398,26 @@ CASES: dict[str, tuple[Case, ...]] = {
             sg.helio.registration((24, 32), scale=Quantity(0.8, "arcmin"), method="cubic", rsun=970.0),
             FINE_SUN, **MOVED, covers=0.05, field=_ramp, atol=1.6, resamples=1e-3,
             gaps=partial(_resampled, method="linear", shape=(24, 32), arcsec=48.0, fine=4),
+        ),
+    ),
+    "helio.differential_rotation": (
+        Case(
+            sg.helio.differential_rotation(0.8), SPINNING, field=_ramp, atol=0.8, resamples=0.5, relocates=True,
+            covers=0.08, gaps=partial(_spun, degrees=tuple(
+                np.degrees(v * 0.0864) * 0.8 - (_earth_goes(0.8) if not i else 0)
+                for i, v in enumerate((2.894, -0.428, -0.370))
+            ), taps=(0, 1)),
+        ),
+        Case(
+            sg.helio.differential_rotation(Quantity(-30, "h"), model="rigid", method="nearest"), SPINNING, field=_ramp,
+            atol=8.0, resamples=0.5, relocates=True, covers=0.08,
+            gaps=partial(_spun, degrees=(-1.25 * 14.1844 - _earth_goes(-1.25), 0, 0), taps=(0.5,)),
+        ),
+        Case(
+            sg.helio.differential_rotation(to="2012-03-05T12:00:00", model="allen", method="cubic", rsun=960),
+            SPINNING, field=_ramp, atol=0.8, resamples=0.5, relocates=True, covers=0.08,
+            gaps=partial(_spun, degrees=(
+                14.44 * 111233 / 86400 - _earth_goes(111233 / 86400), -3.0 * 111233 / 86400, 0), taps=(0, 1)),
         ),
     ),
     "helio.off_limb_mask": (
@@ -553,7 +637,11 @@ def inverse_restores(case: Case, x: Array) -> None:
     back = case.step.invert(y, case.context(residual=residual))
     assert back.shape == x.shape
     expected = x
-    if case.resamples is not None and case.step.lossy is not None:  # means over gaps fill them
+    if case.replaces:
+        kept = (y == x) | (np.isnan(y) & np.isnan(x))
+        assert kept.any()
+        expected = np.where(kept, x, y)
+    elif case.resamples is not None and case.step.lossy is not None:  # means over gaps fill them
         both = np.isfinite(back) & np.isfinite(x)
         assert both.sum() > case.covers * np.isfinite(x).sum()
         back, expected = back[both], x[both]
@@ -567,10 +655,11 @@ def inverse_restores(case: Case, x: Array) -> None:
 
 def window_commutes(case: Case, x: Array, window: Window) -> None:
     """Forward on a window is the window of forward on the scene, bit for bit: what ``reach`` promises."""
-    step, grid = case.step, case.grid
+    grid = case.grid
+    step = case.step.settled(lambda: np.random.default_rng(7), lambda: grid)  # what it has drawn, if it draws
     whole = case.forward(x)
     after = step.grid_after(grid)
-    assert whole.shape == after.shape
+    assert whole.shape == after.shape == case.step.grid_after(grid).shape
     expected = whole[window.slices(after.dims)]
     if step.moves is not None:
         assert step.moves.source is not None
@@ -614,7 +703,8 @@ def grid_follows(case: Case, x: Array) -> None:
         _change_follows(case, x)
         return
     numbers = np.arange(float(np.prod(grid.shape))).reshape(grid.shape)
-    moved, after = case.forward(numbers), step.grid_after(grid)
+    moved, residual = step.apply(numbers, case.context())
+    after = step.grid_after(grid, residual)
     spatial = [dim for dim in grid.dims if grid.locator is not None and dim in grid.locator.dims]
     index = {d: np.unravel_index(moved.astype(int), grid.shape)[grid.dims.index(d)] for d in spatial}
     own = dict(zip(after.dims, np.indices(after.shape)))

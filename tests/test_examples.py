@@ -39,7 +39,10 @@ def test_on_made_scenes(example: Path, tmp_path: Path) -> None:
     assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
 
 
-@pytest.mark.parametrize("example", EXAMPLES[:4], ids=lambda p: p.stem)
+ON_REAL_FILES = [p for p in EXAMPLES if p.name[:2] in ("01", "02", "03", "04", "06")]
+
+
+@pytest.mark.parametrize("example", ON_REAL_FILES, ids=lambda p: p.stem)
 def test_on_real_files(example: Path, tmp_path: Path, samples: Path) -> None:
     run(example, tmp_path, samples)
     assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
@@ -53,4 +56,4 @@ def test_is_short(example: Path) -> None:
 def test_they_are_numbered() -> None:
     numbers = [p.name[:2] for p in EXAMPLES]
     assert len(set(numbers)) == len(numbers)
-    assert {"01", "02", "03", "04", "05", "07", "08"} <= set(numbers)
+    assert {"01", "02", "03", "04", "05", "06", "07", "08", "09"} <= set(numbers)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from astropy import units as u
 from astropy.io import fits
-from astropy.table import QTable
+from astropy.table import QTable, Table
 from astropy.time import Time
 from astropy.wcs import WCS
 
@@ -167,13 +167,45 @@ def test_pointing_as_aiapy_updates_it(frame: Path) -> None:
     columns |= {name: TABLE[name] * units[name.rsplit("_", 1)[1]] for name in TABLE if name.startswith("A_")}
     table = QTable(columns)
     theirs = calibrate.update_pointing(sunpy_map.Map(frame), pointing_table=table)
-    ours = sg.helio.pointing(TABLE).grid_after(sg.open_fits()(frame).grid)
+    plain = sg.helio.pointing_table(table)
+    assert sg.helio.pointing(plain) == sg.step_from_json(sg.helio.pointing(plain).to_json())
+    grid = sg.open_fits()(frame).grid
+    ours = sg.helio.pointing(plain).grid_after(grid)
+    assert ours == sg.helio.pointing(TABLE).grid_after(grid)
     x, y = np.meshgrid([0, 20, 63], [0, 31, 63])
     sky = theirs.pixel_to_world(x * u.pix, y * u.pix)
     here = ours.pixel_to_world(y=y, x=x)
     lon = (here["HPLN"] + 180) % 360 - 180
     np.testing.assert_allclose(lon * 3600, sky.Tx.to_value("arcsec"), atol=1e-6)
     np.testing.assert_allclose(here["HPLT"] * 3600, sky.Ty.to_value("arcsec"), atol=1e-6)
+
+
+def test_pointing_tables_are_cut_to_what_is_needed() -> None:
+    wide = (
+        TABLE
+        | {f"A_094_{part}": [1.0, np.nan] for part in ("X0", "Y0", "IMSCALE", "INSTROT")}
+        | {"VERSION": [1, 1]}
+    )
+    assert sg.helio.pointing_table(wide, 171) == {name: TABLE[name] for name in TABLE} | {
+        name: [f"{date}.000" for date in TABLE[name]] for name in ("T_START", "T_STOP")
+    }
+    late = sg.helio.pointing_table(wide, start="2020-01-01T00:00:00", stop="2020-01-02")
+    assert late["A_171_X0"] == [31.8] and np.isnan(late["A_094_X0"]).all() and "VERSION" not in late
+    early = sg.helio.pointing_table(Table(wide), 171, 94, stop="2019-12-31T22:00:00")
+    assert early["A_094_X0"] == [1.0] and early["T_START"] == ["2019-12-31T21:00:00.000"]
+    with pytest.raises(StepError, match="the table has no A_193_X0"):
+        sg.helio.pointing_table(wide, 193)
+    with pytest.raises(StepError, match="no row between 2021-01-01 and None"):
+        sg.helio.pointing_table(wide, start="2021-01-01")
+    with pytest.raises(StepError, match="it needs T_START"):
+        sg.helio.pointing_table({"T_STOP": []})
+
+
+def test_pointing_takes_plain_columns() -> None:
+    with pytest.raises(StepError, match="table is a Table; give columns by name"):
+        sg.helio.pointing(Table(TABLE))  # type: ignore[arg-type]
+    with pytest.raises(StepError, match=r"A_171_X0 of the table has <Quantity 30.2 pix>, a Quantity"):
+        sg.helio.pointing(TABLE | {"A_171_X0": [30.2, 31.8] * u.pix})
 
 
 def test_pointing_in_a_chain_and_back(frame: Path, tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ ROOMS = [
      "sources.stack"],
     ["steps.stitch"],
     ["steps.normalize", "steps.stretch", "steps.gaps", "steps.geometry", "steps.cast", "steps.patch"],
+    ["steps.augment"],
     ["helio", "remote", "climate"], ["openers"], ["catalog", "indexing"],
     ["engine.board", "engine.mlx", "engine.patience"], ["plan", "engine"],
     ["core", "features", "tokenizer_helpers"], ["links"], ["wayback", "replay"],

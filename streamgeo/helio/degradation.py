@@ -94,11 +94,11 @@ def _sensitivity(
 ) -> float:
     time = observed(attrs, _WHAT)
     if not isinstance(table, str):
-        return _between(table, str(time.isot))
+        return _between(table, str(time.utc.isot))
     channel = wavelength if wavelength is not None else card_number(attrs, "WAVELNTH")
     if channel is None:
         raise StepError(f"{_WHAT}: the header has no WAVELNTH with a number; give wavelength= in Angstrom")
-    return _by_aiapy(table, channel, version, str(time.isot))
+    return _by_aiapy(table, channel, version, str(time.utc.isot))
 
 
 @lru_cache(maxsize=4096)

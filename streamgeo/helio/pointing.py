@@ -32,10 +32,7 @@ class Pointings:
     @cached_property
     def spans(self) -> tuple[Any, Any]:
         """Start and stop of each row as Julian days."""
-        starts, stops = (
-            np.array([observed({"T_OBS": str(v)}, _WHAT).utc.jd for v in self.columns[name]])
-            for name in ("T_START", "T_STOP")
-        )
+        starts, stops = (_dates(self.columns[name]).jd for name in ("T_START", "T_STOP"))
         return starts, stops
 
 
@@ -49,8 +46,8 @@ def pointing(table: Mapping[str, Sequence[Any]] | None = None) -> Step:
 
     Args:
         table: the columns T_START, T_STOP (dates) and, by wavelength, A_171_X0, A_171_Y0, A_171_IMSCALE (arcsec)
-            and A_171_INSTROT (degrees), such as those of ``aiapy.calibrate.utils.get_pointing_table``; the row is
-            that with ``T_START <= T_OBS < T_STOP``, and CRPIX moves by what X0_MP and Y0_MP of the header differ,
+            and A_171_INSTROT (degrees), as :func:`pointing_table` makes them of what aiapy fetches; the row is that
+            with ``T_START <= T_OBS < T_STOP``, and CRPIX moves by what X0_MP and Y0_MP of the header differ,
             so that images that were cut out keep their place. By default the cards X0_MP, Y0_MP, IMSCL_MP,
             INSTROT and SAT_ROT of the file itself, for images of the full frame.
 
@@ -66,15 +63,89 @@ def pointing(table: Mapping[str, Sequence[Any]] | None = None) -> Step:
 
 
 def _columns(table: Mapping[str, Sequence[Any]]) -> Pointings:
+    if not isinstance(table, Mapping):
+        raise StepError(
+            f"{_WHAT}: table is a {type(table).__name__}; give columns by name, such as helio.pointing_table(table)"
+        )
     missing = [name for name in ("T_START", "T_STOP") if name not in table]
     if missing or not any(str(name).endswith("_X0") for name in table):
         raise StepError(
             f"{_WHAT}: the table needs T_START, T_STOP and A_<wavelength>_X0, ...; it has {sorted(table)}"
         )
     columns = {str(name): tuple(values) for name, values in table.items()}
+    for name, values in columns.items():
+        kinds = str if name in ("T_START", "T_STOP") else (int, float, np.number)
+        wrong = [value for value in values if not isinstance(value, kinds)]
+        if wrong and (name in ("T_START", "T_STOP") or name.endswith(_PARTS)):
+            raise StepError(
+                f"{_WHAT}: {name} of the table has {wrong[0]!r}, a {type(wrong[0]).__name__}; dates are text and the "
+                "rest plain numbers, as helio.pointing_table(table) makes them"
+            )
     if len({len(values) for values in columns.values()}) != 1 or not columns["T_START"]:
         raise StepError(f"{_WHAT}: the columns of the table must have one length, 1 or more")
     return Pointings(columns)
+
+
+def pointing_table(
+    table: Any, *wavelengths: int, start: Any = None, stop: Any = None
+) -> dict[str, list[Any]]:
+    """The columns that :func:`pointing` takes, as text and plain numbers: so the step saves to JSON.
+
+    Args:
+        table: from ``aiapy.calibrate.utils.get_pointing_table``, or any table whose columns go by name.
+        wavelengths: in Angstrom; by default all that the table has.
+        start, stop: dates; rows that end by ``start`` or begin after ``stop`` are left out, which makes a table of
+            years a small one.
+
+    Raises:
+        StepError: for a table without these columns, a date that is none, or a time without rows.
+    """
+    names = [
+        str(name) for name in getattr(table, "colnames", None) or getattr(table, "columns", None) or table
+    ]
+    parts = [name for name in names if name.startswith("A_") and name.endswith(_PARTS)]
+    if wavelengths:
+        missing = [w for w in wavelengths if f"A_{w:03d}_X0" not in parts]
+        if missing:
+            raise StepError(f"helio.pointing_table: the table has no A_{missing[0]:03d}_X0")
+        parts = [name for name in parts if int(name.split("_")[1]) in wavelengths]
+    if not parts or not {"T_START", "T_STOP"} <= set(names):
+        raise StepError(
+            f"helio.pointing_table: it needs T_START, T_STOP and A_<wavelength>_X0, ...; it has {names}"
+        )
+    begins, ends = (_dates(table[name]) for name in ("T_START", "T_STOP"))
+    kept = np.ones(begins.shape, bool)
+    if start is not None:
+        kept &= ends.jd > _dates([start])[0].jd
+    if stop is not None:
+        kept &= begins.jd <= _dates([stop])[0].jd
+    rows = np.flatnonzero(kept)
+    if not rows.size:
+        raise StepError(f"helio.pointing_table: no row between {start} and {stop}")
+    units = {"IMSCALE": "arcsec / pix", "INSTROT": "deg"}
+    found: dict[str, list[Any]] = {
+        "T_START": begins.isot[rows].tolist(), "T_STOP": ends.isot[rows].tolist(),
+    }  # fmt: skip
+    for name in parts:
+        unit = units.get(name.rsplit("_", 1)[1], "pix")
+        column = table[name]
+        values = column.to_value(unit) if hasattr(column, "to_value") else column
+        numbers = np.ma.filled(np.ma.asarray(values, np.float64), np.nan)
+        found[name] = numbers[rows].tolist()
+    return found
+
+
+def _dates(column: Any) -> Any:
+    """Dates as one ``astropy.time.Time``, all at once: tables of years have tens of thousands of rows."""
+    from sunpy.time import parse_time
+
+    if hasattr(column, "utc"):
+        return column.utc
+    texts = [str(getattr(value, "isot", value)).removesuffix("Z") for value in column]
+    try:
+        return parse_time(texts).utc
+    except Exception as error:
+        raise StepError(f"{_WHAT}: {texts[:2]} are not dates ({error})") from error
 
 
 def _as_it_is(x: Array) -> Array:

@@ -71,11 +71,13 @@ def _flags(attrs: Attrs, *, allowed: int, card: str, absent: bool) -> Reason:
         flags = int(str(value).strip(), 0) if isinstance(value, str) else int(value)
     except ValueError:
         return f"{card}={value!r} is not a number"
+    if flags < 0:  # stored as a signed number, where the highest bit counts as negative
+        flags += 1 << (32 if flags >= -(1 << 31) else 64)
     found = [bit for bit in range(64) if (flags & ~allowed) >> bit & 1]
     if not found:
         return None
     told = f"bit {found[0]} is" if len(found) == 1 else f"bits {', '.join(map(str, found))} are"
-    return f"{card}=0x{flags & (1 << 64) - 1:08x}: {told} set"
+    return f"{card}=0x{flags:08x}: {told} set"
 
 
 def exposure(low: Any = 0.0, high: Any = None, *, card: str | None = None) -> Check:

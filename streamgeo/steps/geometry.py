@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from streamgeo.errors import StepError
 from streamgeo.grid import Grid
 from streamgeo.parameters import in_unit
 from streamgeo.pointwise import Array
-from streamgeo.step import POINT, SCENE, Moves, Step, register
+from streamgeo.step import POINT, Context, Moves, Step, register
 from streamgeo.window import Box, Window
 
 Dim = str | int
@@ -103,7 +103,7 @@ def _inside(window: Window, sizes: Mapping[str, int]) -> None:
             raise StepError(f"crop: {box} reaches outside {dim}={sizes[dim]}; use a smaller window")
 
 
-def _as_it_is(x: Array) -> Array:
+def _as_it_is(x: Any) -> Any:
     return x
 
 
@@ -165,9 +165,8 @@ def flip(*dims: Dim, p: float | None = None) -> Step:
 
     Args:
         dims: by name (or by position).
-        p: flip each of the dims with this probability instead, drawn anew for each sample: an augmentation,
-            to be used after ``patch``. Then the grid does not follow, so steps after it that ask for the grid
-            see the place before the flip; the inverse flips back what was flipped.
+        p: flip each of the dims with this probability instead, drawn anew for each sample: an augmentation, as
+            :func:`random_flip`.
 
     Called on an array without a grid, the last two dims are ``y`` and ``x``. The dtype stays.
 
@@ -179,18 +178,22 @@ def flip(*dims: Dim, p: float | None = None) -> Step:
     """
     _once("flip", dims)
     if p is None:
-        moves = Moves(partial(_flip_grid, dims=dims), partial(_flip_source, dims=dims))
-        step = partial(_flip, dims=dims)
-        return Step(step, step, reach=POINT, grid=moves, dtype=np.dtype)
-    chance = in_unit(p, "", "flip: p")
-    if not 0 <= chance <= 1:
-        raise StepError(f"flip: p={chance} must be a probability, 0 to 1")
-    return Step(
-        partial(_flip_some, dims=dims, p=chance),
-        partial(_unflip_some, dims=dims),
-        reach=SCENE,
-        dtype=np.dtype,
+        return _reversal(dims)
+    return random_reversal(dims, p, "flip")
+
+
+def random_reversal(dims: Sequence[Dim], p: float, what: str) -> Step:
+    """Each of the dims, or of the horizontal ones where none is named, reversed with probability ``p``."""
+    settings: dict[str, Any] = {"dims": tuple(dims)}
+    return drawn(
+        partial(_flips, p=probability(p, f"{what}: p"), **settings), partial(_some_flipped, **settings)
     )
+
+
+def _reversal(dims: Sequence[Dim]) -> Step:
+    moves = Moves(partial(_flip_grid, dims=dims), partial(_flip_source, dims=dims))
+    step = partial(_flip, dims=dims)
+    return Step(step, step, reach=POINT, grid=moves, dtype=np.dtype)
 
 
 def _flip(x: Array, *, dims: Sequence[Dim], grid: Grid | None = None) -> Array:
@@ -198,17 +201,12 @@ def _flip(x: Array, *, dims: Sequence[Dim], grid: Grid | None = None) -> Array:
     return np.flip(x, tuple(_position(dim, names, "flip") for dim in dims))
 
 
-def _flip_some(
-    x: Array, *, dims: Sequence[Dim], p: float, rng: np.random.Generator, grid: Grid | None = None
-) -> tuple[Array, NDArray[np.bool_]]:
-    flipped = rng.random(len(dims)) < p
-    return _unflip_some(x, dims=dims, residual=flipped, grid=grid), flipped
+def _flips(rng: np.random.Generator, grid: Grid, *, dims: Sequence[Dim], p: float) -> NDArray[np.bool_]:
+    return rng.random(len(dims or grid.spatial)) < p
 
 
-def _unflip_some(
-    y: Array, *, dims: Sequence[Dim], residual: NDArray[np.bool_], grid: Grid | None = None
-) -> Array:
-    return _flip(y, dims=[dim for dim, flipped in zip(dims, residual) if flipped], grid=grid)
+def _some_flipped(flipped: NDArray[np.bool_], grid: Grid, *, dims: Sequence[Dim]) -> Step:
+    return _reversal([dim for dim, turned in zip(dims or grid.spatial, flipped) if turned])
 
 
 def _flip_grid(grid: Grid, *, dims: Sequence[Dim]) -> Grid:
@@ -294,6 +292,61 @@ def _plane(ndim: int, dims: tuple[Dim, Dim] | None, grid: Grid | None) -> tuple[
         raise StepError(f"rot90: an array with the dims {tuple(names)} cannot be turned; it needs two dims")
     a, b = (_position(dim, names, "rot90") for dim in chosen)
     return a, b
+
+
+# -- a random choice among steps -----------------------------------------------------------------------------
+
+
+def drawn(
+    draw: Callable[[np.random.Generator, Grid], Any],
+    made: Callable[[Any, Grid], Step],
+    *,
+    grid: Callable[[Grid], Grid] = _as_it_is,
+    lossy: str | None = None,
+) -> Step:
+    """A step that is another one for each sample; the grid, the windows that are read and the inverse are its own.
+
+    Args:
+        draw: (generator, Grid of the input) to a small array, which is kept for the inverse. It may look at sizes
+            and names of dims only, so that keys that lie on one grid get the same.
+        made: (that array, Grid of the input) to the step.
+        grid: what all of them do to the sizes.
+        lossy: what they lose.
+    """
+    moves = Moves(grid, draw=draw, made=made)
+    return Step(
+        partial(_drawn, draw=draw, made=made), partial(_undrawn, made=made), reach=POINT, grid=moves,
+        dtype=np.dtype, lossy=lossy,
+    )  # fmt: skip
+
+
+def _drawn(
+    x: Array, *, rng: np.random.Generator, draw: Any, made: Any, grid: Grid | None = None
+) -> tuple[Array, Any]:
+    place = _placed(x, grid)
+    choice = draw(rng, place)
+    return made(choice, place).apply(x, Context(grid))[0], choice
+
+
+def _undrawn(y: Array, *, residual: Any, made: Any, grid: Grid | None = None) -> Array:
+    back: Array = made(residual, _placed(y, grid)).invert(y, Context(grid))
+    return back
+
+
+def _placed(x: Array, grid: Grid | None) -> Grid:
+    return Grid.of(_names(np.ndim(x)), np.shape(x)) if grid is None else grid
+
+
+def probability(value: Any, what: str) -> float:
+    """A number from 0 to 1.
+
+    Raises:
+        StepError: for another.
+    """
+    chance = in_unit(value, "", what)
+    if not 0 <= chance <= 1:
+        raise StepError(f"{what}={chance} must be a probability, 0 to 1")
+    return chance
 
 
 def _names(ndim: int) -> tuple[str, ...]:
