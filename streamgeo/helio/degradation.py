@@ -6,6 +6,8 @@ import math
 from bisect import bisect_right
 from collections.abc import Mapping
 from functools import lru_cache, partial
+from importlib.util import find_spec
+from inspect import signature
 from typing import Any
 
 from streamgeo.errors import StepError
@@ -130,9 +132,12 @@ def _by_aiapy(source: str, channel: float, version: int | None, date: str) -> fl
     try:
         chosen = max(int(v) for v in table["VER_NUM"]) if version is None else version
         time = observed({"DATE-OBS": date}, _WHAT)
-        found = calibrate.degradation(
-            round(channel, 6) * units.Angstrom, time, correction_table=table, calibration_version=chosen
-        )
+        options = {"correction_table": table, "calibration_version": chosen}
+        if "calibration_version" not in signature(calibrate.degradation).parameters:
+            # aiapy for Python 3.11 takes all that the table has; of 4500 Angstrom there is nothing after version 3
+            own = min(chosen, 3) if round(channel) == 4500 else chosen
+            options = {"correction_table": table[table["VER_NUM"] == own]}
+        found = calibrate.degradation(round(channel, 6) * units.Angstrom, time, **options)
         value = float(found.to_value("").ravel()[0])
     except Exception as error:
         raise StepError(
@@ -147,7 +152,8 @@ def _by_aiapy(source: str, channel: float, version: int | None, date: str) -> fl
 
 @lru_cache(maxsize=8)
 def _response_table(source: str) -> Any:
-    utils = extra("aiapy.calibrate.utils", _WHAT)
+    name = "utils" if find_spec("aiapy.calibrate.utils") else "util"  # as it is called for Python 3.11
+    utils = extra(f"aiapy.calibrate.{name}", _WHAT)
     try:
         return utils.get_correction_table(source)
     except Exception as error:
