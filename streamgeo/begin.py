@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from streamgeo import engine, links
 from streamgeo.chain import Buffer, Stream
 from streamgeo.errors import ChainError, OpenError
-from streamgeo.indexing import absolute, matching
+from streamgeo.indexing import absolute
+from streamgeo.names import matching
+from streamgeo.openers import Opener
 from streamgeo.parameters import function_name
+from streamgeo.scene import Scene
+from streamgeo.step import SCENE
 from streamgeo.vocabulary.base import one_char, whole
 
 
@@ -72,6 +79,33 @@ def buffer_from_vector(data: Sequence[Mapping[str, Any]]) -> Buffer:
         if not isinstance(sample, Mapping):
             raise ChainError(f"buffer_from_vector: entry {number} is a {type(sample).__name__}; give dicts")
     return Buffer(links.Vector(data))
+
+
+def buffer_of_scenes(scenes: Sequence[Scene], key: str, what: str) -> Buffer:
+    """Scenes that another library holds, one sample each, as if each had been opened from a file.
+
+    ``what`` is what they are, for the repr of the chain.
+    """
+    opener = Opener(_Scenes(tuple(scenes), what), _save, reach=SCENE, dtype=np.dtype)
+    return buffer_from_vector([{key: number} for number in range(len(scenes))]).key_transform(key, opener)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scenes:
+    """Gives a scene for its number."""
+
+    scenes: tuple[Scene, ...]
+    what: str
+
+    def __call__(self, number: Any) -> Scene:
+        return self.scenes[int(number)]
+
+    def __repr__(self) -> str:
+        return f"<{len(self.scenes)} {self.what}>"
+
+
+def _save(scene: Scene, where: Any) -> Any:
+    return scene.save(where)
 
 
 def stream_python_iterable(iterable_factory: Callable[[], Any]) -> Stream:

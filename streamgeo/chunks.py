@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
 from streamgeo.errors import ChainError
+from streamgeo.gate import renewed_in_children
 from streamgeo.meter import HITS, MISSES, count, waiting
 
 
@@ -23,8 +23,8 @@ class ByteCache:
 
     def __init__(self, limit: int | None = None) -> None:
         self._limit = limit
-        self._reset()
-        _ALL.add(self)
+        self.renew()
+        renewed_in_children(self)
 
     @property
     def limit(self) -> int:
@@ -39,7 +39,8 @@ class ByteCache:
             self._limit = value
             self._shrink(value)
 
-    def _reset(self) -> None:
+    def renew(self) -> None:
+        """Start afresh, as in a forked child: it has none of the threads that were computing."""
         self._lock = threading.Lock()
         self._values: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._running: dict[Hashable, threading.Event] = {}
@@ -110,19 +111,6 @@ def _container_limits() -> list[int]:
     except (OSError, ValueError):  # none, or no limit ("max")
         return []
     return [max(most - now, 64 << 20)]
-
-
-_ALL: weakref.WeakSet[ByteCache] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    # A thread of the parent may have held a lock or been computing: the child has neither, so it starts afresh.
-    for cache in list(_ALL):
-        cache._reset()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 CACHE = ByteCache()  # decoded chunks, and scenes that had to be computed whole: one budget for the process

@@ -5,23 +5,20 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.begin import buffer_from_vector
+from streamgeo.begin import buffer_of_scenes
 from streamgeo.chain import Buffer
 from streamgeo.convert import same_place, sunpy_map
 from streamgeo.errors import StepError
 from streamgeo.fits_cards import clean_header, is_wcs
 from streamgeo.grid import Grid
-from streamgeo.openers import Opener
 from streamgeo.scene import Scene
 from streamgeo.sources.fits import locate
-from streamgeo.step import SCENE
 from streamgeo.template import Template
 from streamgeo.window import Window
 
@@ -50,26 +47,7 @@ def from_maps(maps: Any, key: str = "image") -> Buffer:
     found = list(maps) if several else [maps]
     if not found:
         raise StepError("from_maps: give a map, or several")
-    scenes = _Scenes(tuple(MapScene(one, number) for number, one in enumerate(found)))
-    opener = Opener(scenes, _write, reach=SCENE, dtype=np.dtype)
-    return buffer_from_vector([{key: number} for number in range(len(found))]).key_transform(key, opener)
-
-
-@dataclass(frozen=True, eq=False)
-class _Scenes:
-    """Gives a scene for its number."""
-
-    scenes: tuple[Scene, ...]
-
-    def __call__(self, number: Any) -> Scene:
-        return self.scenes[int(number)]
-
-    def __repr__(self) -> str:
-        return f"<{len(self.scenes)} maps>"
-
-
-def _write(scene: Scene, where: Any) -> Any:
-    return scene.save(where)
+    return buffer_of_scenes([MapScene(one, number) for number, one in enumerate(found)], key, "maps")
 
 
 def _is_map(value: Any) -> bool:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.begin import buffer_from_vector
+from streamgeo.begin import buffer_of_scenes
 from streamgeo.chain import Buffer
 from streamgeo.dataarrays import xarray
 from streamgeo.errors import StepError
 from streamgeo.grid import Grid
 from streamgeo.locate import Coord, CoordLocator, GeoLocator, Locator
-from streamgeo.openers import Opener
 from streamgeo.scene import Scene
 from streamgeo.sources.cf import Variable, horizontal
-from streamgeo.step import SCENE
 from streamgeo.template import Template
 from streamgeo.window import Window
 
@@ -51,26 +48,8 @@ def from_xarray(data: Any, key: str = "image") -> Buffer:
     arrays = [data] if hasattr(data, "dims") or not isinstance(data, Iterable) else list(data)
     if not arrays:
         raise StepError("from_xarray: give a DataArray, or several")
-    scenes = _Scenes(tuple(DataArrayScene(array, number) for number, array in enumerate(arrays)))
-    opener = Opener(scenes, _write, reach=SCENE, dtype=np.dtype)
-    return buffer_from_vector([{key: number} for number in range(len(arrays))]).key_transform(key, opener)
-
-
-@dataclass(frozen=True, eq=False)
-class _Scenes:
-    """Gives a scene for its number."""
-
-    scenes: tuple[Scene, ...]
-
-    def __call__(self, number: Any) -> Scene:
-        return self.scenes[int(number)]
-
-    def __repr__(self) -> str:
-        return f"<{len(self.scenes)} DataArrays>"
-
-
-def _write(scene: Scene, where: Any) -> Any:
-    return scene.save(where)
+    scenes = [DataArrayScene(array, number) for number, array in enumerate(arrays)]
+    return buffer_of_scenes(scenes, key, "DataArrays")
 
 
 class DataArrayScene(Scene):

@@ -14,7 +14,9 @@ import os
 import sys
 import threading
 import warnings
+import weakref
 from types import TracebackType
+from typing import Protocol
 
 PATIENCE = 10.0  # seconds that a fork waits for running tasks, before it goes on without a guarantee
 
@@ -41,9 +43,8 @@ class Gate:
         self._later = False
 
     def _reset(self) -> None:
-        self._lock = (
-            threading.Lock()
-        )  # taken by itself where nobody waits: the condition costs three times that
+        # The lock is taken by itself where nobody waits: the condition costs three times that.
+        self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._inside = 0
         self._outer = 0  # of these, those that are no inner ones
@@ -136,3 +137,27 @@ class Gate:
 
 GATE = Gate()
 GATE.go_first()
+
+
+class Renewed(Protocol):
+    """What has locks, or threads that compute for it."""
+
+    def renew(self) -> None:
+        """Make new locks, and forget what other threads were computing."""
+
+
+_RENEWED: weakref.WeakSet[Renewed] = weakref.WeakSet()
+
+
+def renewed_in_children(owner: Renewed) -> None:
+    """Have ``owner.renew()`` called in every forked child: a thread of the parent may have held its lock."""
+    _RENEWED.add(owner)
+
+
+def _renew() -> None:
+    for owner in list(_RENEWED):
+        owner.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)

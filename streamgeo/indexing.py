@@ -6,7 +6,6 @@ An entry is used only for a file whose size and time of modification are those o
 
 from __future__ import annotations
 
-import glob
 import json
 import logging
 import os
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from streamgeo.digest import version
 from streamgeo.errors import ChainError, OpenError
 from streamgeo.gate import GATE
+from streamgeo.names import matching
 from streamgeo.openers import Opener, open
 from streamgeo.sinks.beside import beside
 
@@ -146,11 +146,6 @@ def found(operation: str, pattern: Any) -> list[str]:
             f"{operation}: {str(pattern)!r} names no file; the working directory is {Path.cwd()}"
         )
     return names
-
-
-def matching(pattern: str | Path) -> list[str]:
-    """What a pattern matches, in sorted order."""
-    return sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))
 
 
 def absolute(path: str | Path) -> str:

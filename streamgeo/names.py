@@ -1,8 +1,10 @@
-"""Names that do not clash."""
+"""Names: those that do not clash, and those of files that a pattern matches."""
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Collection
+from pathlib import Path
 
 
 def unique(name: str, taken: Collection[str]) -> str:
@@ -16,3 +18,8 @@ def unique(name: str, taken: Collection[str]) -> str:
         i += 1
         candidate = f"{name}_{i}"
     return candidate
+
+
+def matching(pattern: str | Path) -> list[str]:
+    """What a pattern matches, in sorted order."""
+    return sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))

@@ -88,6 +88,15 @@ def function_name(f: Any) -> str:
     return getattr(f, "__qualname__", None) or getattr(f, "__name__", None) or repr(f)
 
 
+def objection(check: Callable[[Mapping[str, Any]], Any], attrs: Mapping[str, Any]) -> str | None:
+    """Why a header does not pass a check, in the words of its ``why`` if it has one; None where it passes."""
+    why = getattr(check, "why", None)
+    if why is None:
+        return None if check(attrs) else f"{function_name(check)} does not hold"
+    reason = why(attrs)
+    return None if reason is None else str(reason)
+
+
 def function_key(f: Any) -> Any:
     """What two callables are compared by: partials by function and parameters."""
     if isinstance(f, partial):

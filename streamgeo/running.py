@@ -155,7 +155,7 @@ class Epoch(Iterator[Sample]):
 
     def __next__(self) -> Sample:
         with self._lock:
-            return self._seen() if self._patience.idle else self._patience.get(self._seen)
+            return self._patience.get(self._seen)
 
     def next(self, timeout: float | None = None) -> Sample:
         """The next sample, waited for no longer than ``timeout`` seconds; None waits as long as it takes.

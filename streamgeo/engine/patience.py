@@ -24,11 +24,6 @@ class Patience(Generic[T]):
         self._thread: ThreadPoolExecutor | None = None
         self._pending: Future[T] | None = None
 
-    @property
-    def idle(self) -> bool:
-        """Whether no call is pending."""
-        return self._pending is None
-
     def get(self, call: Callable[[], T], timeout: float | None = None) -> T:
         """The result of the call that is pending, or else of ``call``.
 

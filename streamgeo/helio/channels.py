@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.errors import StepError
+from streamgeo.headers import looked_at
 from streamgeo.helio.dates import CARDS, observed
-from streamgeo.parameters import function_name, in_unit
+from streamgeo.names import matching
+from streamgeo.parameters import in_unit, objection
 from streamgeo.sources.fits import open_scene
 
 LOG = logging.getLogger("streamgeo")
@@ -24,7 +24,6 @@ Check = Callable[[Mapping[str, Any]], Any]
 Floats = NDArray[np.float64]
 
 _WHAT = "helio.match_channels"
-_THREADS = 8  # more than cores: opening waits for the disk
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def match_channels(
 
 def _paths(name: str, given: str | Path | Sequence[str | Path]) -> list[str]:
     if isinstance(given, str | Path):
-        found = sorted(glob.glob(str(Path(given).expanduser()), recursive=True))
+        found = matching(given)
     else:
         found = [str(path) for path in given]
     if not found:
@@ -138,16 +137,8 @@ def _look(
     """The time of a file in TAI seconds, or why it is not used."""
     attrs = open_scene(path, hdu=hdu).attrs
     for check in checks:
-        why = getattr(check, "why", None)
-        reason = (
-            why(attrs)
-            if why is not None
-            else None
-            if check(attrs)
-            else f"{function_name(check)} does not hold"
-        )
-        if reason is not None:
-            return str(reason)
+        if (reason := objection(check, attrs)) is not None:
+            return reason
     try:
         return float(observed(attrs, _WHAT, cards).tai.mjd) * 86400
     except StepError as error:
@@ -155,10 +146,7 @@ def _look(
 
 
 def _timed(paths: list[str], look: Callable[[str], float | str], left_out: dict[str, str]) -> _Channel:
-    from tqdm import tqdm
-
-    with ThreadPoolExecutor(_THREADS, "streamgeo-headers") as pool:
-        found = list(tqdm(pool.map(look, paths), "headers", len(paths), delay=2, disable=None, leave=False))
+    found = list(looked_at(look, paths))
     left_out.update({path: reason for path, reason in zip(paths, found) if isinstance(reason, str)})
     timed = sorted((time, path) for path, time in zip(paths, found) if not isinstance(time, str))
     return _Channel(tuple(path for _, path in timed), np.array([time for time, _ in timed], np.float64))

@@ -37,6 +37,24 @@ class Task:
         """The same task, with ``f(item, *arguments)`` applied to what it makes."""
         return Task(partial(_then, self.make, f, arguments), self.after)
 
+    @staticmethod
+    def of(item: Item, after: Cursor) -> Task:
+        """A sample that is made already."""
+        return Task(partial(_given, item), after)
+
+    @staticmethod
+    def failing(error: Exception, after: Cursor) -> Task:
+        """A sample that cannot be made: its error is told when its turn comes."""
+        return Task(partial(_raise, error), after)
+
+
+def _given(item: Item) -> Item:
+    return item
+
+
+def _raise(error: Exception) -> Item:
+    raise error
+
 
 def _then(make: Callable[[], Item], f: Callable[..., Item], arguments: tuple[Any, ...]) -> Item:
     return f(make(), *arguments)

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
-import weakref
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 from streamgeo.errors import ChainError, SampleError
-from streamgeo.gate import GATE
+from streamgeo.gate import renewed_in_children
+from streamgeo.headers import looked_at
 from streamgeo.links.base import Cursor, Link, Task, need
 from streamgeo.links.patches import mixes
-from streamgeo.parameters import function_name
+from streamgeo.parameters import objection
 from streamgeo.plan import Item, Run, naming
 from streamgeo.scene import Scene
 
 LOG = logging.getLogger("streamgeo")
 Predicate = Callable[[Mapping[str, Any]], Any]
-
-_MANY = 16  # headers, from which on threads read them
-_THREADS = 8  # more than cores: opening waits for the disk
 
 
 @dataclass(frozen=True)
@@ -43,19 +38,11 @@ class _Kept:
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
-        _ALL.add(self)
+        renewed_in_children(self)
 
-
-_ALL: weakref.WeakSet[_Kept] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for kept in list(_ALL):
-        kept.lock = threading.RLock()  # a thread of the parent may have held it
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    def renew(self) -> None:
+        """A new lock, as in a forked child."""
+        self.lock = threading.RLock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,10 +86,10 @@ class Choose(Link):
                 item = task()
                 passes = self.why_not(item) is None
             except Exception as error:
-                yield Task(partial(_raise, error), task.after)
+                yield Task.failing(error, task.after)
                 continue
             if passes:
-                yield Task(partial(_same, item), task.after)
+                yield Task.of(item, task.after)
 
     def chosen(self, run: Run) -> _Chosen:
         """Which samples pass, from their headers.
@@ -139,10 +126,8 @@ class Choose(Link):
 
     def _reasons(self, size: int, run: Run) -> Iterator[tuple[str, str] | SampleError | None]:
         """For each sample None where it passes, else what it is and why not, or its error."""
-        inner = GATE.entered
 
         def look(index: int) -> tuple[str, str] | SampleError | None:
-            GATE.enter(inner)
             try:
                 with naming("filter_by_attrs", index=index):
                     item = self.before.item(index, run)
@@ -150,29 +135,13 @@ class Choose(Link):
                     return None if reason is None else (self._scene(item).name, reason)
             except SampleError as error:
                 return error
-            finally:
-                GATE.leave()
 
-        if size < _MANY:
-            yield from map(look, range(size))
-            return
-        from tqdm import tqdm
-
-        with ThreadPoolExecutor(_THREADS, "streamgeo-headers") as pool:
-            found = pool.map(look, range(size))
-            yield from tqdm(found, "headers", size, delay=2, disable=None, leave=False)
+        return looked_at(look, range(size))
 
     def why_not(self, item: Item) -> str | None:
         """Why a sample does not pass; None where it does."""
         attrs = self._scene(item).attrs
-        for predicate in self.predicates:
-            why = getattr(predicate, "why", None)
-            if why is not None:
-                if (reason := why(attrs)) is not None:
-                    return str(reason)
-            elif not predicate(attrs):
-                return f"{function_name(predicate)} does not hold"
-        return None
+        return next(filter(None, (objection(predicate, attrs) for predicate in self.predicates)), None)
 
     def _scene(self, item: Item) -> Scene:
         need(item, self.key, "filter_by_attrs")
@@ -189,11 +158,3 @@ class Choose(Link):
     def text(self) -> str:
         """The call that made it."""
         return self.shown
-
-
-def _same(item: Item) -> Item:
-    return item
-
-
-def _raise(error: Exception) -> Item:
-    raise error

@@ -251,21 +251,13 @@ class Filter(Link):
                 with step_span(self.shown[1:]):
                     passes = self.predicate(sample)
                 if passes:
-                    yield Task(partial(_same, item), task.after)
+                    yield Task.of(item, task.after)
             except Exception as error:
-                yield Task(partial(_raise, error), task.after)
+                yield Task.failing(error, task.after)
 
     def text(self) -> str:
         """The call that made it."""
         return self.shown
-
-
-def _same(item: Item) -> Item:
-    return item
-
-
-def _raise(error: Exception) -> Item:
-    raise error
 
 
 @dataclass(frozen=True, eq=False)

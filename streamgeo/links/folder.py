@@ -8,7 +8,6 @@ import os
 import secrets
 import threading
 import time
-import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from streamgeo.chunks import CACHE, ByteCache
 from streamgeo.errors import ChainError
+from streamgeo.gate import renewed_in_children
 from streamgeo.links.base import Cursor, Node
 from streamgeo.links.identity import chain_digest
 from streamgeo.links.kept import Entry, kept_scene, nbytes_of
@@ -69,13 +69,14 @@ class Folder:
         self._room = 0  # bytes that may be written before the folder is looked through again
         self._full_until = 0.0
         self._warned = False
-        self._reset()
-        _ALL.add(self)
+        self.renew()
+        renewed_in_children(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Folder, (str(self.path), self.limit, self.node)
 
-    def _reset(self) -> None:
+    def renew(self) -> None:
+        """New locks, as in a forked child, where nobody is computing."""
         self._lock = threading.Lock()
         self._busy: dict[str, threading.Event] = {}
 
@@ -230,15 +231,3 @@ def _worth(item: Item) -> bool:
 
 def _size(entry: Entry) -> int:
     return nbytes_of(entry.item)
-
-
-_ALL: weakref.WeakSet[Folder] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for folder in list(_ALL):
-        folder._reset()  # a thread of the parent may have held the lock or been computing
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

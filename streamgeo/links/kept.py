@@ -91,8 +91,8 @@ class _Staying(ByteCache):
         super().__init__(limit)
         self.prefix = prefix
 
-    def _reset(self) -> None:
-        super()._reset()
+    def renew(self) -> None:
+        super().renew()
         self.full = False
         self._scenes: weakref.WeakSet[Scene] = weakref.WeakSet()
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from bisect import bisect_right
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +13,8 @@ import numpy as np
 
 from streamgeo.chunks import ByteCache
 from streamgeo.errors import ChainError, SampleError, StepError
-from streamgeo.gate import GATE
+from streamgeo.gate import renewed_in_children
+from streamgeo.headers import MANY, THREADS, looked_at
 from streamgeo.indexing import Frame, Known
 from streamgeo.links.base import Cursor, Link, Node, Task, need
 from streamgeo.links.combine import Joined
@@ -47,7 +46,11 @@ class _Scenes:
     sizes: dict[Frame, int] = field(default_factory=dict)  # patches of the scenes that the index tells
 
     def __post_init__(self) -> None:
-        _KEPT.add(self)
+        renewed_in_children(self)
+
+    def renew(self) -> None:
+        """A new lock, as in a forked child."""
+        self.lock = threading.Lock()
 
     def ends_of(self, order: Hashable) -> list[int]:
         """Where the patches of each scene end in an order, as far as they were counted."""
@@ -58,21 +61,7 @@ class _Scenes:
         return found
 
 
-_KEPT: weakref.WeakSet[_Scenes] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for scenes in list(_KEPT):
-        scenes.lock = threading.Lock()  # a thread of the parent may have held it
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-_MANY = 16  # headers, from which on threads read them
 _SLICE = 1024  # files whose size and time of modification one thread asks for in a row
-_THREADS = 8  # more than cores: opening waits for the disk
 _SCENE_COST = 64 << 10  # taken for the header of an open scene: about a thousand are kept
 
 
@@ -138,7 +127,7 @@ class Expand(Link):
         new = [n for n in numbers if self._told(n, run) not in self._state.counts]
         if new and (source := self._source) is not None:
             new = self._count_known(new, *source, run)
-        if len(new) >= _MANY:
+        if len(new) >= MANY:
             self._open_all(new, run)
         for number in numbers:
             yield self._count(number, run)
@@ -176,7 +165,7 @@ class Expand(Link):
 
         left = []
         parts = [numbers[start : start + _SLICE] for start in range(0, len(numbers), _SLICE)]
-        with ThreadPoolExecutor(_THREADS, "streamgeo-index") as pool:
+        with ThreadPoolExecutor(THREADS, "streamgeo-index") as pool:
             for part, found in zip(parts, pool.map(frames, parts) if len(parts) > 1 else map(frames, parts)):
                 for number, frame in zip(part, found):
                     if (count := self._patches_of(frame)) is None:
@@ -203,25 +192,15 @@ class Expand(Link):
         Raises:
             SampleError: for scenes that cannot be opened, unless they are to be skipped.
         """
-        from tqdm import tqdm
-
-        inner, errors = GATE.entered, []
 
         def count(number: int) -> SampleError | None:
-            GATE.enter(inner)
             try:
                 self._count(number, run)
             except SampleError as error:
                 return error
-            finally:
-                GATE.leave()
             return None
 
-        with ThreadPoolExecutor(_THREADS, "streamgeo-headers") as pool:
-            found = tqdm(
-                pool.map(count, numbers), "headers", len(numbers), delay=2, disable=None, leave=False
-            )
-            errors = [error for error in found if error is not None]
+        errors = [error for error in looked_at(count, numbers) if error is not None]
         if len(errors) == 1:
             raise errors[0]
         if errors:
@@ -286,7 +265,7 @@ class Expand(Link):
                 layout = self._layout(item)
             except Exception as error:  # its turn comes like that of a patch, and then it is told
                 index += 1
-                yield Task(partial(_raise, error), [task.after, 0, index])
+                yield Task.failing(error, [task.after, 0, index])
                 scenes, first = task.after, 0
                 continue
             for part in range(first, len(layout)):
@@ -363,10 +342,6 @@ def mixes(node: Node) -> bool:
     parents = node.parents if isinstance(node, Joined) else (node.parent,)
     here = isinstance(node, Select) and node.reseed is not None
     return here or isinstance(node, Repeat) or any(mixes(p) for p in parents if p is not None)
-
-
-def _raise(error: Exception) -> Item:
-    raise error
 
 
 def shares_chunks(node: Node) -> bool:

@@ -61,8 +61,7 @@ class Map(Link):
         """The same, in an item that may be written to."""
         step = self.step
         for key, output in zip(self.keys, self.outputs):
-            if key not in item.values:
-                need(item, key, step.label)
+            need(item, key, step.label)
             if isinstance(step, Opener):
                 self._open(item, key, output)
             else:

@@ -57,10 +57,10 @@ class Sift(Filter):
                 with step_span(self.shown[1:]):
                     passes = self.predicate(sample)
             except Exception as error:
-                yield Task(partial(_raise, error), task.after)
+                yield Task.failing(error, task.after)
                 continue
             if passes:
-                yield Task(partial(_same, item), task.after)
+                yield Task.of(item, task.after)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +78,10 @@ class Drop(Edit):
             try:
                 item = task()
             except Exception as error:
-                yield Task(partial(_raise, error), task.after)
+                yield Task.failing(error, task.after)
                 continue
             if item.values or item.skipped:
-                yield Task(partial(_same, item), task.after)
+                yield Task.of(item, task.after)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +113,7 @@ class Unfold(Edit):
                         index += 1
                         yield Task(partial(_numbered, item, index - 1), [before, part, index])
             except Exception as error:
-                yield Task(partial(_raise, error), [task.after, 0, index])
+                yield Task.failing(error, [task.after, 0, index])
             before, first = task.after, 0
 
     def _parts(self, task: Task) -> Iterator[Item]:
@@ -167,11 +167,3 @@ def readable(read: Callable[[], Iterator[dict[str, Any]]]) -> Iterator[dict[str,
 
 def _numbered(item: Item, index: int) -> Item:
     return replace(item, index=index)
-
-
-def _same(item: Item) -> Item:
-    return item
-
-
-def _raise(error: Exception) -> Item:
-    raise error
