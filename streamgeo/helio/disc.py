@@ -210,6 +210,23 @@ def wcs_of(grid: Grid, what: str) -> WcsLocator:
     return locator
 
 
+def radius_on(x: Any, grid: Grid, attrs: Mapping[str, Any], rsun: float | None, what: str) -> float:
+    """Angular radius of the Sun in radians: ``rsun`` in arcsec, else what ``attrs`` say.
+
+    Raises:
+        StepError: for an array that does not lie on the grid, or where neither tells the radius.
+    """
+    if x.shape != grid.shape:
+        raise StepError(f"{what}: the array has shape {x.shape}, its grid {grid.sizes}")
+    return angular_radius(attrs, what) if rsun is None else rsun * ARCSEC
+
+
+def first_number(attrs: Mapping[str, Any], cards: Sequence[str]) -> tuple[str, float] | None:
+    """The first card that has a finite number, and that number."""
+    found = ((card, card_number(attrs, card)) for card in cards)
+    return next(((card, number) for card, number in found if number is not None), None)
+
+
 def radius_of(grid: Grid, rsun: float | None, what: str) -> float:
     """Angular radius of the Sun in radians: ``rsun`` in arcsec, else what the header of the grid says.
 

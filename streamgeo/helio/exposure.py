@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any
 
 from streamgeo.errors import StepError
-from streamgeo.helio.disc import card_number
+from streamgeo.helio.disc import first_number
 from streamgeo.pointwise import Array, pointwise
 from streamgeo.step import POINT, Step, register
 
-_CARDS = ("EXPTIME", "XPOSURE")  # both in seconds by the FITS standard
+CARDS = ("EXPTIME", "XPOSURE")  # both in seconds by the FITS standard
 _PER_SECOND = re.compile(
     r"""(/|\bper\b)\s*(\([^)]*\b)?[mun]?s(ec(onds?)?)?\b  # DN/s, DN / (pixel s), counts per second
     | \bs(ec)?\s*(\*\*|\^)?\s*\(?-\s*1                   # DN s-1, DN s^-1, DN s**(-1)""",
@@ -57,14 +57,13 @@ def _seconds(attrs: Mapping[str, Any], card: str | None) -> float:
         raise StepError(
             f"helio.exposure: BUNIT={unit!r} says that the values are per second already; leave this step out"
         )
-    cards = (card,) if card is not None else _CARDS
-    found = next((name for name in cards if card_number(attrs, name) is not None), None)
+    cards = (card,) if card is not None else CARDS
+    found = first_number(attrs, cards)
     if found is None:
         like = [name for name in attrs if any(part in str(name).upper() for part in ("EXP", "SHT"))]
         hint = f"; it has {', '.join(like[:8])}: give the one in seconds as card=" if like else ""
         raise StepError(f"helio.exposure: no {' or '.join(cards)} with a number in the header{hint}")
-    seconds = card_number(attrs, found)
-    assert seconds is not None
+    name, seconds = found
     if seconds <= 0:
-        raise StepError(f"helio.exposure: {found}={seconds:g} s must be above 0; filter such files out")
+        raise StepError(f"helio.exposure: {name}={seconds:g} s must be above 0; filter such files out")
     return seconds

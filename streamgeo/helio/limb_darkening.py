@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from streamgeo.errors import StepError
 from streamgeo.grid import Grid
-from streamgeo.helio.disc import ARCSEC, angular_radius, checked_radius, mu
+from streamgeo.helio.disc import checked_radius, mu, radius_on
 from streamgeo.parameters import in_unit
 from streamgeo.pointwise import Array, as_floats, settle
 from streamgeo.step import POINT, Step, register
@@ -90,9 +90,7 @@ def _by_rows(
     rsun: float | None,
 ) -> Array:
     """``combine(x, I)`` over blocks of rows."""
-    if x.shape != grid.shape:
-        raise StepError(f"{_WHAT}: the array has shape {x.shape}, its grid {grid.sizes}")
-    radius = angular_radius(attrs, _WHAT) if rsun is None else rsun * ARCSEC
+    radius = radius_on(x, grid, attrs, rsun, _WHAT)
     work, dtype = as_floats(x)
     out = np.empty(work.shape, work.dtype)
     rowdim, rows = grid.spatial[0], grid.sizes[grid.spatial[0]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from streamgeo.errors import StepError
 from streamgeo.grid import Grid
-from streamgeo.helio.disc import ARCSEC, angular_radius, checked_radius, mu
+from streamgeo.helio.disc import checked_radius, mu, radius_on
 from streamgeo.pointwise import Array, as_floats, settle
 from streamgeo.step import SCENE, Step, register
 
@@ -110,6 +109,7 @@ def _intensity(cosine: Floats, profile: Floats) -> Floats:
 
 
 def _mu(x: Array, grid: Grid, attrs: Mapping[str, Any], rsun: float | None) -> Floats:
-    if x.shape != grid.shape or not math.prod(x.shape):
-        raise StepError(f"{_WHAT}: the array has shape {x.shape}, its grid {grid.sizes}")
-    return mu(grid, angular_radius(attrs, _WHAT) if rsun is None else rsun * ARCSEC, _WHAT)
+    radius = radius_on(x, grid, attrs, rsun, _WHAT)
+    if not x.size:
+        raise StepError(f"{_WHAT}: the array has no pixels: {grid.sizes}")
+    return mu(grid, radius, _WHAT)

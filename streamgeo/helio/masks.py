@@ -10,7 +10,7 @@ import numpy as np
 
 from streamgeo.errors import StepError
 from streamgeo.grid import Grid
-from streamgeo.helio.disc import ARCSEC, angular_radius, checked_radius, mu, squared_distance
+from streamgeo.helio.disc import checked_radius, mu, radius_on, squared_distance
 from streamgeo.parameters import in_unit
 from streamgeo.pointwise import Array, as_floats, settle
 from streamgeo.step import POINT, Step, register
@@ -47,7 +47,7 @@ def off_limb_mask(radius: float = 1.0, *, invert: bool = False, rsun: Any = None
 def _masked(
     x: Array, *, grid: Grid, attrs: Mapping[str, Any], radius: float, invert: bool, rsun: float | None
 ) -> Array:
-    sun = _sun(x, grid, attrs, rsun, "helio.off_limb_mask")
+    sun = radius_on(x, grid, attrs, rsun, "helio.off_limb_mask")
     off = squared_distance(grid, sun, "helio.off_limb_mask") >= radius**2
     work, dtype = as_floats(x)
     return settle(np.where(off != invert, work.dtype.type(np.nan), work), dtype)
@@ -77,7 +77,7 @@ def mu_map(*, rsun: Any = None) -> Step:
 
 
 def _mu(x: Array, *, grid: Grid, attrs: Mapping[str, Any], rsun: float | None) -> Array:
-    sun = _sun(x, grid, attrs, rsun, "helio.mu_map")
+    sun = radius_on(x, grid, attrs, rsun, "helio.mu_map")
     dtype = x.dtype.newbyteorder("=") if x.dtype.kind == "f" else np.dtype(np.float32)
     return np.array(np.broadcast_to(mu(grid, sun, "helio.mu_map"), x.shape), dtype)
 
@@ -128,12 +128,5 @@ def _known_mu(
     x: Array, grid: Grid, attrs: Mapping[str, Any], limit: float, rsun: float | None, dtype: Any
 ) -> Array:
     """mu where it is not below the limit, else NaN."""
-    cosine = mu(grid, _sun(x, grid, attrs, rsun, "helio.radial_field"), "helio.radial_field")
+    cosine = mu(grid, radius_on(x, grid, attrs, rsun, "helio.radial_field"), "helio.radial_field")
     return np.where((cosine > 0) & (cosine >= limit), cosine, np.nan).astype(dtype)
-
-
-def _sun(x: Array, grid: Grid, attrs: Mapping[str, Any], rsun: float | None, what: str) -> float:
-    """Angular radius of the Sun in radians, after a check that the array lies on the grid."""
-    if x.shape != grid.shape:
-        raise StepError(f"{what}: the array has shape {x.shape}, its grid {grid.sizes}")
-    return angular_radius(attrs, what) if rsun is None else rsun * ARCSEC

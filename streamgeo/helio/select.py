@@ -10,7 +10,8 @@ from typing import Any
 
 from streamgeo.errors import StepError
 from streamgeo.helio.dates import observed
-from streamgeo.helio.disc import angular_radius, card_number
+from streamgeo.helio.disc import angular_radius, card_number, first_number
+from streamgeo.helio.exposure import CARDS
 from streamgeo.parameters import in_unit
 
 Attrs = Mapping[str, Any]
@@ -94,17 +95,16 @@ def exposure(low: Any = 0.0, high: Any = None, *, card: str | None = None) -> Ch
     highest = None if high is None else in_unit(high, "s", "helio.select.exposure: high")
     if highest is not None and not lowest < highest:
         raise StepError(f"helio.select.exposure: low={lowest:g} s must be below high={highest:g} s")
-    cards = ("EXPTIME", "XPOSURE") if card is None else (card,)
+    cards = CARDS if card is None else (card,)
     rule = partial(_exposed, low=lowest, high=highest, cards=cards)
     return Check(rule, _call("exposure", lowest, high=(highest, None), card=(card, None)))
 
 
 def _exposed(attrs: Attrs, *, low: float, high: float | None, cards: tuple[str, ...]) -> Reason:
-    name = next((card for card in cards if card_number(attrs, card) is not None), None)
-    if name is None:
+    found = first_number(attrs, cards)
+    if found is None:
         return f"the header has no {' or '.join(cards)} with a number"
-    seconds = card_number(attrs, name)
-    assert seconds is not None
+    name, seconds = found
     if not seconds > low:
         return f"{name}={seconds:g} s is not above {low:g} s"
     if high is not None and seconds > high:
@@ -218,7 +218,7 @@ def _raised(look: Callable[[], Any]) -> list[str]:
 
 
 def _exposure(attrs: Attrs) -> list[str]:
-    reason = _exposed(attrs, low=0.0, high=None, cards=("EXPTIME", "XPOSURE"))
+    reason = _exposed(attrs, low=0.0, high=None, cards=CARDS)
     return [] if reason is None else [reason]
 
 
