@@ -35,11 +35,8 @@ def grid_of_sample(node: Node, key: str, sample: Mapping[str, Array] | int) -> G
     way = way_back(node, key, check=False)
     if isinstance(sample, (int, np.integer)):
         sample = finished(node.item(int(sample), Run(node.seed, 0)))
-    elif moved := [s.step.label for s in way.scene if s.step.moves is not None and s.step.random]:
-        raise ChainError(
-            f"grid: {moved[0]} moves the pixels of {key!r} anew each epoch, before it is patched; give the number of "
-            "the sample in the first epoch, or put it behind patch"
-        )
+    else:
+        way.need_first_epoch("grid", "give the number of the sample in the first epoch")
     for name in (f"{key}.scene", f"{key}.window"):
         if name not in sample:
             raise MissingKeyError(f"grid: the sample has no {name!r}; it has {sorted(sample)}")

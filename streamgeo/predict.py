@@ -245,7 +245,8 @@ class Inverse:
                 when the patches are all there in the order of the chain.
 
         Raises:
-            ChainError: when patches are missing, or come from several scenes.
+            ChainError: when patches are missing, or come from several scenes; for a batch of a chain that moves
+                pixels at random before they are patched.
         """
         return self.scene(values, sample).array
 
@@ -255,7 +256,10 @@ class Inverse:
         if self.way.patch is None and not self.way.opened:
             array = undo_sample(self.way, undo_batch(self.way, array, {}), None, {})
             return as_scene(array, self.key)
-        residuals = {} if isinstance(sample, int) else sample
+        residuals: Mapping[str, Array] = {}
+        if not isinstance(sample, int):
+            self.way.need_first_epoch("inverse", "use predict")
+            residuals = sample
         array = undo_batch(self.way, array, residuals)
         place = place_of(self.node, self.key, self._number(sample))
         stitcher = Stitcher(self.way)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.errors import InverseError, StepError
+from streamgeo.errors import ChainError, InverseError, StepError
 from streamgeo.grid import Grid, plain_grid
 from streamgeo.links import Batch, Concatenate, Edit, Expand, Map, Mix, Node
 from streamgeo.openers import Opener
@@ -42,6 +42,19 @@ class WayBack:
     sample: list[Stage] = field(default_factory=list)  # after patch
     batch: list[Stage] = field(default_factory=list)  # after batch
     batches: int = 0
+
+    def need_first_epoch(self, operation: str, remedy: str) -> None:
+        """A scene is found again as it is in the first epoch; a sample does not tell which epoch it is of.
+
+        Raises:
+            ChainError: when a random step moves pixels before they are patched.
+        """
+        moved = next((s.step.label for s in self.scene if s.step.moves is not None and s.step.random), None)
+        if moved is not None:
+            raise ChainError(
+                f"{operation}: {moved} moves the pixels of {self.key!r} anew each epoch, before it is patched; "
+                f"{remedy}, or put it behind patch"
+            )
 
 
 def way_back(node: Node, key: str, *, check: bool = True) -> WayBack:

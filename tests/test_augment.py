@@ -104,6 +104,9 @@ def test_a_sample_does_not_tell_the_epoch_of_a_crop(files: Any) -> None:
     chain = augmented(files, before=True)
     with pytest.raises(ChainError, match="random_crop moves the pixels of 'mask' anew each epoch"):
         chain.grid("mask", chain[0])
+    batch = next(iter(chain.batch(2)))
+    with pytest.raises(ChainError, match="inverse: random_crop moves the pixels of 'mask' anew.*use predict"):
+        chain.inverse("mask")(batch["mask"], batch)
 
 
 @pytest.mark.parametrize("threads", [0, 2])
