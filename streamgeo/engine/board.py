@@ -9,8 +9,9 @@ dtype, any metadata and any exception can come through. The guards, each for a f
 * ``Stream.prefetch`` gives tickets out of order; the board gives results in order;
 * a live stream at interpreter exit crashes: every engine is closed by ``atexit``, and once closed its tasks are
   skipped, so closing waits for the running task only;
-* ``next`` of mlx-data waits for one ticket, and not the one whose turn it is. Where workers pause because enough
-  bytes wait, a thread of its own asks for tickets, and the consumer waits on the board;
+* ``next`` of mlx-data waits for the thread that it started first, which may have drawn a later ticket than the one
+  whose turn it is, and may pause until the consumer goes on. So the consumer waits on the board, and a thread of
+  its own takes a ticket from mlx-data, which then begins another, for each whose results were taken;
 * a ticket costs tens of microseconds, and threads that share one interpreter hinder each other. Where tasks seem
   short, the consumer runs a few itself to see; if they take next to nothing, it goes on so until one takes longer,
   and if they take not much longer than a ticket, one ticket stands for a group of them;
@@ -25,6 +26,7 @@ import ctypes
 import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from time import perf_counter
@@ -68,6 +70,8 @@ class _Board(Generic[T]):
         self.spent = 0.0  # seconds that these took
         self.tried = False  # the consumer ran some, and they were not worth it
         self.ended = self.closed = self.resting = self.inline = False
+        self.ends: deque[int] = deque()  # by ticket of this stream: the number behind its last task
+        self.asks: SimpleQueue[bool] = SimpleQueue()  # one for each ticket whose results were all taken
         self.inner = GATE.entered  # a task reads it
         self.renew()
 
@@ -97,6 +101,7 @@ class _Board(Generic[T]):
                         break
                 if self.drawn > ticket + 1:
                     self.groups[ticket] = self.drawn - ticket
+                self.ends.append(self.drawn)
                 return ticket
         finally:
             GATE.leave()
@@ -214,6 +219,9 @@ class _Board(Generic[T]):
             value, error, nbytes = self.done.pop(self.turn)
             self.open.pop(self.turn, None)
             self.turn += 1
+            while self.ends and self.ends[0] <= self.turn:
+                self.ends.popleft()
+                self.asks.put(True)
             self.held -= nbytes
             if self.max_bytes is not None:
                 self.changed.notify_all()
@@ -229,33 +237,29 @@ class _Board(Generic[T]):
             self.changed.notify_all()
 
 
-class _Asker:
-    """A thread that asks mlx-data for tickets, so that the consumer need not wait inside it."""
+class _Tickets:
+    """A stream of mlx-data that runs, and the thread that takes its tickets as the board asks for them."""
 
-    def __init__(self, stream: Any, board: _Board[Any]) -> None:
-        self._stream, self._board = stream, board
-        self._wanted: SimpleQueue[bool] = SimpleQueue()
-        self.asking = False
-        self._thread = threading.Thread(target=self._run, name="streamgeo-asker", daemon=True)
+    def __init__(self, stream: Any, asks: SimpleQueue[bool]) -> None:
+        self._stream, self._asks = stream, asks
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Start the thread; mlx-data begins in the first ``next``."""
+        self._asks.put(True)
+        self._thread = threading.Thread(target=self._run, name="streamgeo-tickets", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        while self._wanted.get():
+        while self._asks.get():
             self._stream.next()
-            with self._board.changed:
-                self.asking = False
-                self._board.changed.notify_all()
-
-    def ask(self) -> None:
-        """Ask for one ticket, unless it is asking."""
-        if not self.asking:
-            self.asking = True
-            self._wanted.put(True)
 
     def stop(self) -> None:
-        """End the thread; waits for the ticket that it asked for."""
-        self._wanted.put(False)
-        self._thread.join()
+        """End it, where the board draws no more; waits for the tasks that run. Once more if that was interrupted."""
+        self._asks.put(False)
+        if self._thread is not None and self._thread.ident is not None:
+            self._thread.join()
+        self._stream = None
 
 
 class Engine(Generic[T]):
@@ -277,8 +281,7 @@ class Engine(Generic[T]):
         self._board: _Board[T] = _Board(tasks, max_bytes, nbytes)
         self._size, self._threads = size, threads
         self._board.groups_of = max(1, size // (threads + 1))
-        self._stream: Any = None
-        self._asker: _Asker | None = None
+        self._stream: _Tickets | None = None
         self._pid = os.getpid()
         self._consumer = threading.Lock()
         _LIVE.add(self)
@@ -331,31 +334,34 @@ class Engine(Generic[T]):
             raise
 
     def _advance(self, board: _Board[T]) -> None:
-        """Wait for one ticket."""
+        """Wait for the result whose turn it is, or find that the consumer should run it."""
         if board.short >= _MANY and not board.tried and board.max_bytes is None:
             self._try_here(board)
             return
         if self._stream is None:
-            self._stream = _start(board, -(-self._size // board.group), self._threads)
-        if board.max_bytes is None:
-            self._stream.next()
-            return
-        asker = self._asker = self._asker or _Asker(self._stream, board)
+            self._start(board)
         with board.changed:
-            asker.ask()
-            board.changed.wait_for(lambda: board.turn in board.done or board.closed or not asker.asking)
+            board.changed.wait_for(lambda: board.turn in board.done or board.closed)
+
+    def _start(self, board: _Board[T]) -> None:
+        import mlx.data as dx
+
+        board.ends.clear()
+        board.asks = asks = SimpleQueue()
+        tickets = dx.stream_python_iterable(board.tickets).key_transform("ticket", board.work)
+        self._stream = _Tickets(tickets.prefetch(-(-self._size // board.group), self._threads), asks)
+        self._stream.begin()  # a signal may end the program anywhere here, and what has begun must be known
 
     def _try_here(self, board: _Board[T]) -> None:
         """Let the consumer run the next tasks; no worker draws meanwhile."""
         board.resting = True
-        self._stream = None  # waits for its threads, which have little to do
+        self._stop()
         board.resting, board.inline, board.short, board.spent = False, True, 0, 0.0
 
     def _take_up_after_fork(self) -> None:
         """In a child: forget the parent's stream and locks; what was open in the parent runs here again."""
         _leave_alone(self._stream)
-        _leave_alone(self._asker)
-        self._stream, self._asker, self._pid = None, None, os.getpid()
+        self._stream, self._pid = None, os.getpid()
         self._board.renew()
 
     def close(self) -> None:
@@ -363,22 +369,17 @@ class Engine(Generic[T]):
         if self._pid != os.getpid():
             self._take_up_after_fork()
         self._board.close()
-        stream, self._stream = self._stream, None
-        asker, self._asker = self._asker, None
-        if asker is not None:
-            asker.stop()
-        del stream, asker
+        self._stop()
+
+    def _stop(self) -> None:
+        """End the threads; waits for the tasks that they run."""
+        if self._stream is not None:
+            self._stream.stop()
+            self._stream = None
 
     def __del__(self) -> None:
         if hasattr(self, "_consumer"):
             self.close()
-
-
-def _start(board: _Board[T], size: int, threads: int) -> Any:
-    import mlx.data as dx
-
-    tickets = dx.stream_python_iterable(board.tickets)
-    return tickets.key_transform("ticket", board.work).prefetch(size, threads)
 
 
 def _leave_alone(owner: Any) -> None:
