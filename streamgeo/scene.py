@@ -133,7 +133,7 @@ class Scene(ABC):
         Args:
             where: a file, or a folder (an existing one, or a path that ends in a slash), where the file gets
                 the name of the scene.
-            format: ``"fits"``, ``"geotiff"``, ``"netcdf"``, ``"hdf5"`` or ``"numpy"``; by default what the
+            format: ``"fits"``, ``"geotiff"``, ``"netcdf"``, ``"hdf5"``, ``"zarr"`` or ``"numpy"``; by default what the
                 suffix says, else the format of the input.
             options: of the format; the sinks' ``write`` functions say what they mean.
 

@@ -34,7 +34,7 @@ ROOMS = [
     ["chunks", "order", "slots"], ["spill"], ["chunked"], ["step"], ["pointwise"],
     ["sinks.pixels"], ["sinks.numbers", "sinks.beside", "sinks.located", "sinks.flat", "sinks.geotiff_options"],
     ["sinks.geotiff_values"], ["sinks.regular", "sinks.grouped"],
-    ["sinks.fits", "sinks.geotiff", "sinks.netcdf", "sinks.hdf5", "sinks.numpy"], ["sinks"],
+    ["sinks.fits", "sinks.geotiff", "sinks.netcdf", "sinks.hdf5", "sinks.numpy", "sinks.zarr"], ["sinks"],
     ["scene"], ["sources.handles", "sources.cf", "sources.fits_headers", "sources.fits_codecs"],
     ["sources.layouts", "sources.grid_mapping", "sources.fits_images"], ["sources.fits_tiles"],
     ["sources.classic", "sources.hdf5_filters", "sources.geotiff_chunks"],

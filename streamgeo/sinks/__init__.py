@@ -25,8 +25,12 @@ SUFFIXES = {
     ".nc": "netcdf", ".nc4": "netcdf", ".cdf": "netcdf",
     ".h5": "hdf5", ".hdf5": "hdf5", ".hdf": "hdf5", ".he5": "hdf5",
     ".npy": "numpy", ".npz": "numpy",
+    ".zarr": "zarr",
 }  # fmt: skip
-EXTENSION = {"fits": ".fits", "geotiff": ".tif", "netcdf": ".nc", "hdf5": ".h5", "numpy": ".npy"}
+EXTENSION = {
+    "fits": ".fits", "geotiff": ".tif", "netcdf": ".nc", "hdf5": ".h5", "numpy": ".npy", "zarr": ".zarr"
+}  # fmt: skip
+_STORE = ("zarr.json", ".zgroup", ".zarray")  # files of which a Zarr store has at least one
 
 
 class Saveable(Readable, Protocol):
@@ -62,6 +66,10 @@ def save(scene: Saveable, where: str | Path, *, format: str | None = None, **opt
     _check(options, write, kind)
     if any(Path(used).resolve() == path.resolve() for used in scene.files):
         raise WriteError(f"save: {path} is a file that this scene is read from; give another name or folder")
+    if path.is_dir() and any(path.iterdir()) and not any((path / name).exists() for name in _STORE):
+        raise WriteError(
+            f"save: {path} is a folder that holds something else than a Zarr store; give another name"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     values = scene if scene.by_window else scene.read()
     failed: BaseException | None = None
@@ -85,8 +93,12 @@ def _check(options: dict[str, Any], write: Callable[..., None], kind: str) -> No
 
 
 def _target(path: Path, given: str, name: str, template: Template, format: str | None) -> Path:
-    """The file to write: ``where`` itself, or a file named after the scene in the folder ``where``."""
-    if not (path.is_dir() or given.endswith("/") or not path.suffix):
+    """The file to write: ``where`` itself, or a file named after the scene in the folder ``where``.
+
+    A folder whose name ends in ``.zarr`` is a store, which is written anew.
+    """
+    store = path.suffix.lower() == ".zarr" and format in (None, "zarr") and not given.endswith("/")
+    if store or not (path.is_dir() or given.endswith("/") or not path.suffix):
         return path
     kind = format or template.format
     source = Path(name)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from streamgeo.errors import WriteError
 
 TILE = 256
+_CACHE = 64  # MB
 PREDICTED = ("deflate", "zstd", "lzw")  # compressions that code differences of neighbours
 _COMPRESSIONS = (*PREDICTED, "packbits", "lzma", "none")
 
@@ -45,29 +46,27 @@ def finish(plain: Path, path: Path, options: Options, *, averaged: bool) -> None
 
     resampling = Resampling.average if averaged else Resampling.nearest
     listed = options.overviews if isinstance(options.overviews, Sequence) else ()
-    if listed or (options.overviews is True and not options.cog):
-        with (
-            rasterio.Env(GDAL_TIFF_OVR_BLOCKSIZE=options.blocksize or TILE),
-            rasterio.open(plain, "r+") as dst,
-        ):
-            factors = list(listed) or _halvings(max(dst.shape), options.blocksize or TILE)
-            if factors:
-                dst.build_overviews(factors, resampling)
-    if not options.cog:
-        return
-    copy(
-        plain,
-        path,
-        driver="COG",
-        COMPRESS=options.compress,
-        BLOCKSIZE=options.blocksize or 2 * TILE,
-        BIGTIFF="IF_SAFER",
-        OVERVIEWS="NONE" if options.overviews is False else "AUTO",
-        OVERVIEW_RESAMPLING=resampling.name,
-        **({"PREDICTOR": "YES"} if options.compress in PREDICTED else {}),
-        **({"SPARSE_OK": True} if options.sparse else {}),
-    )
-    plain.unlink()
+    # GDAL keeps what it reads and writes here in its block cache, by default a twentieth of all memory.
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE, GDAL_TIFF_OVR_BLOCKSIZE=options.blocksize or TILE):
+        if listed or (options.overviews is True and not options.cog):
+            with rasterio.open(plain, "r+") as dst:
+                factors = list(listed) or _halvings(max(dst.shape), options.blocksize or TILE)
+                if factors:
+                    dst.build_overviews(factors, resampling)
+        if options.cog:
+            copy(
+                plain,
+                path,
+                driver="COG",
+                COMPRESS=options.compress,
+                BLOCKSIZE=options.blocksize or 2 * TILE,
+                BIGTIFF="IF_SAFER",
+                OVERVIEWS="NONE" if options.overviews is False else "AUTO",
+                OVERVIEW_RESAMPLING=resampling.name,
+                **({"PREDICTOR": "YES"} if options.compress in PREDICTED else {}),
+                **({"SPARSE_OK": True} if options.sparse else {}),
+            )
+            plain.unlink()
 
 
 def _halvings(size: int, tile: int) -> list[int]:
