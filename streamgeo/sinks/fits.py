@@ -17,6 +17,7 @@ from streamgeo.fits_cards import AxisView, is_wcs, view_header
 from streamgeo.fits_packing import BITPIX, code, to_stored
 from streamgeo.grid import Grid
 from streamgeo.locate import CoordLocator, GeoLocator, WcsLocator
+from streamgeo.sinks.fits_rice import RiceTable
 from streamgeo.sinks.flat import write_blocks
 from streamgeo.sinks.pixels import Pixels, Readable, in_turn
 from streamgeo.template import Template
@@ -30,6 +31,7 @@ _STRUCTURE = re.compile(
     r"QUANTIZ|DITHER0|BLANK|SCALE|ZERO|MASKCMP|HECKSUM|DATASUM)"
 )
 _STATISTICS = re.compile(r"DATA(MIN|MAX|MEAN|MEDN|RMS|SKEW|KURT|P\d\d)")
+_Card = tuple[str, Any, str]  # keyword, value, comment
 _PACKING: tuple[str, ...] = ("BSCALE", "BZERO", "BLANK")
 _CRS_UNITS = {"metre": "m", "degree": "deg", "kilometre": "km"}
 _CF_PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value", "valid_range", "valid_min",
@@ -45,12 +47,21 @@ class _Part(NamedTuple):
     hdu: int
 
 
-def write(path: Path, values: Array | Readable, grid: Grid, template: Template) -> None:
+def write(
+    path: Path,
+    values: Array | Readable,
+    grid: Grid,
+    template: Template,
+    *,
+    rice: bool = False,
+    quantize: float | None = None,
+) -> None:
     """Write values as a FITS file that astropy and sunpy open as they open the input.
 
     The image stays where it was: in the primary HDU, or in extension 1 after an empty primary HDU with the
     primary header of the input. A dim ``hdu`` becomes one image HDU for each of its pixels. Tile-compressed
-    inputs are written uncompressed. Other HDUs of the input (tables, masks) are not copied.
+    inputs are written uncompressed unless ``rice`` says otherwise. Other HDUs of the input (tables, masks) are
+    not copied.
 
     Header: all cards of the input with their comments, except structure and compression, CHECKSUM, DATASUM,
     statistics of the pixels (DATAMIN, DATAMAX, DATAMEAN, DATAMEDN, DATARMS, DATASKEW, DATAKURT, DATAPnn), and
@@ -68,9 +79,13 @@ def write(path: Path, values: Array | Readable, grid: Grid, template: Template) 
             ``template.raw`` from a FITS file they must fit the stored type exactly.
         grid: where they lie.
         template: what to take over.
+        rice: compress by the Rice code, in tiles of 256 x 256 pixels: without loss for integers. The image comes in
+            extension 1, as FITS has it. Several HDUs are then written one after the other, not row by row.
+        quantize: for floats with ``rice``: the step, in units of the values, to which they are rounded (NO_DITHER), so
+            that none is more than half a step off.
 
     Raises:
-        WriteError: when FITS cannot hold the values.
+        WriteError: for an option that does not fit, or when FITS cannot hold the values.
     """
     given = Pixels.of(values, grid, path.name)
     if not given.size or not given.ndim:
@@ -79,15 +94,22 @@ def write(path: Path, values: Array | Readable, grid: Grid, template: Template) 
     parts = _parts(given.transpose(*order), grid.transpose(*order), template)
     pixels = [_as_stored(part.values, template, path.name) for part in parts]
     bodies = [_body(part, template) for part in parts]
-    extension = parts[0].hdu != 0
+    if quantize is not None and not rice:
+        raise WriteError(f"save: quantize={quantize!r} is for rice=True, and {path.name} is not compressed")
+    extension = parts[0].hdu != 0 or rice
     with path.open("wb") as file:
         if extension:
             _write_empty_primary(file, template)
+        if rice:
+            for body, (stored, cards) in zip(bodies, pixels):
+                table = RiceTable(stored, quantize, path.name)
+                in_turn([table.write(file, partial(_rice_head, table, body, cards))])
+            return
         writers = []
         for i, (part, body, (stored, cards)) in enumerate(zip(parts, bodies, pixels)):
             primary = i == 0 and not extension
-            head = _head(body, stored.dtype, part.values.shape, cards, primary=primary, extend=len(parts) > 1)
-            file.write(_text(head))
+            image = _image(body, stored.dtype, part.values.shape, primary=primary, extend=len(parts) > 1)
+            file.write(_text(_head(body, image, cards)))
             stored = stored.astype(stored.dtype.newbyteorder(">"))
             writers.append(write_blocks(file, stored, file.tell()))
             length = stored.size * stored.dtype.itemsize
@@ -180,22 +202,18 @@ def _text(head: Any) -> bytes:
 # -- headers --------------------------------------------------------------------------------------------
 
 
-def _head(
-    body: Any,
-    dtype: np.dtype[Any],
-    shape: Sequence[int],
-    cards: Mapping[str, Any],
-    *,
-    primary: bool,
-    extend: bool,
-) -> Any:
-    """The whole header: structure first, as the standard orders it, then the cards of ``body``."""
-    from astropy.io.fits import Header
+def _rice_head(table: RiceTable, body: Any, cards: Mapping[str, Any]) -> bytes:
+    return _text(_head(body, table.structure(), cards))
 
+
+def _image(
+    body: Any, dtype: np.dtype[Any], shape: Sequence[int], *, primary: bool, extend: bool
+) -> list[_Card]:
+    """The cards that say how an image lies in its HDU."""
     kind = (
         ("SIMPLE", True, "conforms to FITS standard") if primary else ("XTENSION", "IMAGE", "image extension")
     )
-    required: list[tuple[str, Any, str]] = [
+    required: list[_Card] = [
         kind,
         ("BITPIX", BITPIX[code(dtype)], "bits of one pixel, negative for floats"),
         ("NAXIS", len(shape), "number of axes"),
@@ -205,9 +223,16 @@ def _head(
         required += [("PCOUNT", 0, "number of parameters"), ("GCOUNT", 1, "number of groups")]
     elif extend or "EXTEND" in body:
         required.append(("EXTEND", True, "extensions are permitted"))
+    return [(key, value, body.comments[key] if key in body else comment) for key, value, comment in required]
+
+
+def _head(body: Any, structure: Sequence[_Card], cards: Mapping[str, Any]) -> Any:
+    """The whole header: structure first, as the standard orders it, then the cards of ``body``."""
+    from astropy.io.fits import Header
+
     head = Header()
-    for keyword, value, comment in required:
-        head.append((keyword, value, body.comments[keyword] if keyword in body else comment), end=True)
+    for card in structure:
+        head.append(card, end=True)
     for keyword, value in cards.items():
         head.append((keyword, value), end=True)
     for card in body.cards:
@@ -221,7 +246,8 @@ def _write_empty_primary(file: BinaryIO, template: Template) -> None:
 
     body = Header.fromstring(template.carry.get("primary", ""))
     body.remove("BLANK", ignore_missing=True)
-    file.write(_text(_head(body, np.dtype(np.uint8), (), {}, primary=True, extend=True)))
+    empty = _image(body, np.dtype(np.uint8), (), primary=True, extend=True)
+    file.write(_text(_head(body, empty, {})))
 
 
 def _body(part: _Part, template: Template) -> Any:

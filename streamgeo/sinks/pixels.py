@@ -221,8 +221,7 @@ def chunks_for(pixels: Array | Pixels, kept: Sequence[int] | None = None) -> tup
     else:
         out, room = [1] * len(shape), _ROWS * _COLUMNS
         for i in reversed(range(len(shape))):
-            inner = i == first and i < len(shape) - 1
-            out[i] = max(1, min(shape[i], room, _ROWS if inner else _COLUMNS if i > first else room))
+            out[i] = max(1, min(shape[i], room, _COLUMNS if i > first else room))
             room //= out[i]
     if isinstance(pixels, Pixels) and pixels.ndim:
         whole = [pixels.shape[i] if dim in pixels.columns else out[i] for i, dim in enumerate(pixels.dims)]
