@@ -170,6 +170,11 @@ class StepScene(Scene):
             return False
         return self.step.moves is None or self.step.moves.source is not None
 
+    @property
+    def by_window(self) -> bool:
+        """Whether windows suffice, from the file on."""
+        return self.why_whole() is None
+
     def why_whole(self) -> str | None:
         """The first step, from the file on, that needs the whole scene; None when windows suffice."""
         above = self.parent.why_whole() if isinstance(self.parent, StepScene) else None

@@ -115,28 +115,36 @@ class Scene(ABC):
         return full
 
     @property
+    def by_window(self) -> bool:
+        """Whether reading a window costs no more than its share of the whole."""
+        return True
+
+    @property
     def array(self) -> Array:
         """All pixels."""
         return self.read()
 
-    def save(self, where: str | Path, *, format: str | None = None) -> Path:
+    def save(self, where: str | Path, *, format: str | None = None, **options: Any) -> Path:
         """Write it with CRS, WCS or coordinates, nodata, units and header carried over.
+
+        It is read in blocks of whole rows, each pixel once and from the first row to the last, so that a scene larger
+        than memory can be written.
 
         Args:
             where: a file, or a folder (an existing one, or a path that ends in a slash), where the file gets
                 the name of the scene.
-            format: ``"fits"``, ``"geotiff"``, ``"netcdf"``, ``"hdf5"`` or ``"numpy"``; by default what the
+            format: ``"fits"``, ``"geotiff"``, ``"netcdf"``, ``"hdf5"``, ``"zarr"`` or ``"numpy"``; by default what the
                 suffix says, else the format of the input.
+            options: of the format; the sinks' ``write`` functions say what they mean.
 
         Returns:
             The file that was written. It appears whole or not at all.
 
         Raises:
-            WriteError: when the format cannot hold the scene, or the file is one that the scene is read from.
+            WriteError: when the format cannot hold the scene or has no such option, or the file is one that the scene
+                is read from.
         """
-        return save(
-            self.read(), self.grid, self.template, where, name=self.name, inputs=self.files, format=format
-        )
+        return save(self, where, format=format, **options)
 
     def to_xarray(self) -> Any:
         """All pixels as an ``xarray.DataArray`` with dims, coordinates, attributes and CRS (``.rio.crs`` has it).

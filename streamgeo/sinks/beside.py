@@ -1,4 +1,4 @@
-"""Write beside, then rename: a file appears whole or not at all."""
+"""Write beside, then rename: a file, or a folder that is a store, appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -19,6 +19,21 @@ def beside(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=".streamgeo-", dir=path.parent) as folder:
         partial = Path(folder) / path.name
         yield partial
-        with partial.open("rb+") as handle:
-            os.fsync(handle.fileno())
+        for written in sorted(partial.rglob("*")) if partial.is_dir() else [partial]:
+            if written.is_file():
+                with written.open("rb+") as handle:
+                    os.fsync(handle.fileno())
+        _move(partial, path, Path(folder) / "old")
+
+
+def _move(partial: Path, path: Path, old: Path) -> None:
+    """Rename; a folder that is replaced goes first, and comes back if what should take its place cannot."""
+    if not (partial.is_dir() and path.is_dir()):
         partial.replace(path)
+        return
+    path.replace(old)
+    try:
+        partial.replace(path)
+    except OSError:
+        old.replace(path)
+        raise

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -15,18 +17,21 @@ from streamgeo.fits_cards import AxisView, is_wcs, view_header
 from streamgeo.fits_packing import BITPIX, code, to_stored
 from streamgeo.grid import Grid
 from streamgeo.locate import CoordLocator, GeoLocator, WcsLocator
+from streamgeo.sinks.fits_rice import RiceTable
+from streamgeo.sinks.flat import write_blocks
+from streamgeo.sinks.pixels import Pixels, Readable, in_turn
 from streamgeo.template import Template
 
 Array = NDArray[Any]
 
 _STACK = "hdu"
-_BLOCK = 1 << 22  # pixels turned to big-endian at a time
 _STRUCTURE = re.compile(
     r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|PCOUNT|GCOUNT|GROUPS|EXTEND|BLOCKED|CHECKSUM|DATASUM|END|"
     r"Z(IMAGE|SIMPLE|TENSION|EXTEND|BLOCKED|PCOUNT|GCOUNT|BITPIX|NAXIS\d*|TILE\d+|NAME\d+|VAL\d+|CMPTYPE|"
     r"QUANTIZ|DITHER0|BLANK|SCALE|ZERO|MASKCMP|HECKSUM|DATASUM)"
 )
 _STATISTICS = re.compile(r"DATA(MIN|MAX|MEAN|MEDN|RMS|SKEW|KURT|P\d\d)")
+_Card = tuple[str, Any, str]  # keyword, value, comment
 _PACKING: tuple[str, ...] = ("BSCALE", "BZERO", "BLANK")
 _CRS_UNITS = {"metre": "m", "degree": "deg", "kilometre": "km"}
 _CF_PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value", "valid_range", "valid_min",
@@ -36,18 +41,27 @@ _CF_PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value", "val
 class _Part(NamedTuple):
     """One HDU to write: pixels in file order, their grid, the header that it takes over, and where it was."""
 
-    values: Array
+    values: Pixels
     grid: Grid
     text: str
     hdu: int
 
 
-def write(path: Path, values: Array, grid: Grid, template: Template) -> None:
+def write(
+    path: Path,
+    values: Array | Readable,
+    grid: Grid,
+    template: Template,
+    *,
+    rice: bool = False,
+    quantize: float | None = None,
+) -> None:
     """Write values as a FITS file that astropy and sunpy open as they open the input.
 
     The image stays where it was: in the primary HDU, or in extension 1 after an empty primary HDU with the
     primary header of the input. A dim ``hdu`` becomes one image HDU for each of its pixels. Tile-compressed
-    inputs are written uncompressed. Other HDUs of the input (tables, masks) are not copied.
+    inputs are written uncompressed unless ``rice`` says otherwise. Other HDUs of the input (tables, masks) are
+    not copied.
 
     Header: all cards of the input with their comments, except structure and compression, CHECKSUM, DATASUM,
     statistics of the pixels (DATAMIN, DATAMAX, DATAMEAN, DATAMEDN, DATARMS, DATASKEW, DATAKURT, DATAPnn), and
@@ -65,27 +79,43 @@ def write(path: Path, values: Array, grid: Grid, template: Template) -> None:
             ``template.raw`` from a FITS file they must fit the stored type exactly.
         grid: where they lie.
         template: what to take over.
+        rice: compress by the Rice code, in tiles of 256 x 256 pixels: without loss for integers. The image comes in
+            extension 1, as FITS has it. Several HDUs are then written one after the other, not row by row.
+        quantize: for floats with ``rice``: the step, in units of the values, to which they are rounded (NO_DITHER), so
+            that none is more than half a step off.
 
     Raises:
-        WriteError: when FITS cannot hold the values.
+        WriteError: for an option that does not fit, or when FITS cannot hold the values.
     """
-    if tuple(values.shape) != grid.shape:
-        raise WriteError(f"save: the array for {path.name} has shape {values.shape}, its grid {grid.shape}")
-    if not values.size or not values.ndim:
-        raise WriteError(f"save: {path.name} would hold no pixels: the shape is {values.shape}")
+    given = Pixels.of(values, grid, path.name)
+    if not given.size or not given.ndim:
+        raise WriteError(f"save: {path.name} would hold no pixels: the shape is {given.shape}")
     order = _file_order(grid, template)
-    values = values.transpose([grid.dims.index(dim) for dim in order])
-    parts = _parts(values, grid.transpose(*order), template)
+    parts = _parts(given.transpose(*order), grid.transpose(*order), template)
     pixels = [_as_stored(part.values, template, path.name) for part in parts]
     bodies = [_body(part, template) for part in parts]
-    extension = parts[0].hdu != 0
+    if quantize is not None and not rice:
+        raise WriteError(f"save: quantize={quantize!r} is for rice=True, and {path.name} is not compressed")
+    extension = parts[0].hdu != 0 or rice
     with path.open("wb") as file:
         if extension:
             _write_empty_primary(file, template)
+        if rice:
+            for body, (stored, cards) in zip(bodies, pixels):
+                table = RiceTable(stored, quantize, path.name)
+                in_turn([table.write(file, partial(_rice_head, table, body, cards))])
+            return
+        writers = []
         for i, (part, body, (stored, cards)) in enumerate(zip(parts, bodies, pixels)):
             primary = i == 0 and not extension
-            head = _head(body, stored.dtype, part.values.shape, cards, primary=primary, extend=len(parts) > 1)
-            _write_hdu(file, head, stored)
+            image = _image(body, stored.dtype, part.values.shape, primary=primary, extend=len(parts) > 1)
+            file.write(_text(_head(body, image, cards)))
+            stored = stored.astype(stored.dtype.newbyteorder(">"))
+            writers.append(write_blocks(file, stored, file.tell()))
+            length = stored.size * stored.dtype.itemsize
+            file.seek(length + -length % 2880, os.SEEK_CUR)
+        file.truncate()  # with zeros for what is still to be written, and after it
+        in_turn(writers)
 
 
 def _own(template: Template) -> bool:
@@ -107,7 +137,7 @@ def _file_order(grid: Grid, template: Template) -> list[str]:
     return stack + new + [dim for dim in known if dim not in stack]
 
 
-def _parts(values: Array, grid: Grid, template: Template) -> list[_Part]:
+def _parts(values: Pixels, grid: Grid, template: Template) -> list[_Part]:
     texts: Sequence[str] = template.carry["headers"] if _own(template) else ()
     hdus: Sequence[int] = template.carry["hdus"] if _own(template) else ()
     text, hdu = (texts[0], hdus[0]) if texts else ("", 0)
@@ -115,27 +145,31 @@ def _parts(values: Array, grid: Grid, template: Template) -> list[_Part]:
         return [_Part(values, grid, text, hdu)]
     axis, below = grid.axis(_STACK), grid.drop(_STACK)
     parts = []
-    for i, plane in enumerate(values):
+    for i in range(axis.size):
         at = float(axis.centres(i))
         own = axis.located and at.is_integer() and 0 <= at < len(texts)
         which = int(at) if own else 0
-        parts.append(_Part(plane, below, texts[which] if texts else "", hdus[which] if own else i + 1))
+        parts.append(
+            _Part(values.take(_STACK, i), below, texts[which] if texts else "", hdus[which] if own else i + 1)
+        )
     return parts
 
 
 # -- pixels ---------------------------------------------------------------------------------------------
 
 
-def _as_stored(values: Array, template: Template, name: str) -> tuple[Array, dict[str, Any]]:
+def _as_stored(values: Pixels, template: Template, name: str) -> tuple[Pixels, dict[str, Any]]:
     """Values of a type that FITS has, and the cards that say what they stand for."""
     if template.raw and _own(template):
-        return _exactly(values, np.dtype(template.carry["dtype"]), name), {}
+        return values.map(partial(_exactly, dtype=np.dtype(template.carry["dtype"]), name=name)), {}
     if values.dtype.kind == "b":
         values = values.astype(np.uint8)
     elif values.dtype == np.float16:
         values = values.astype(np.float32)
     nodata = template.nodata if template.raw and values.dtype.kind in "iu" else None
-    values, bzero = to_stored(values)
+    bzero = to_stored(np.empty(0, values.dtype))[1]
+    if bzero:
+        values = values.map(lambda block: to_stored(block)[0])
     if code(values.dtype) not in BITPIX:
         raise WriteError(f"save: FITS has no type for {values.dtype} ({name}); cast to float32 or an integer")
     cards: dict[str, Any] = {"BSCALE": 1, "BZERO": bzero} if bzero else {}
@@ -146,7 +180,7 @@ def _as_stored(values: Array, template: Template, name: str) -> tuple[Array, dic
     return values, cards
 
 
-def _exactly(values: Array, dtype: np.dtype[Any], name: str) -> Array:
+def _exactly(values: Array, *, dtype: np.dtype[Any], name: str) -> Array:
     if code(values.dtype) == code(dtype):
         return values
     with np.errstate(invalid="ignore", over="ignore"):
@@ -160,35 +194,26 @@ def _exactly(values: Array, dtype: np.dtype[Any], name: str) -> Array:
     return cast
 
 
-def _write_hdu(file: BinaryIO, head: Any, stored: Array | None) -> None:
-    file.write(head.tostring(sep="", endcard=True, padding=True).encode("ascii"))
-    if stored is None:
-        return
-    flat = np.ascontiguousarray(stored).reshape(-1)
-    for start in range(0, flat.size, _BLOCK):
-        file.write(flat[start : start + _BLOCK].astype(flat.dtype.newbyteorder(">")).tobytes())
-    file.write(bytes(-flat.nbytes % 2880))
+def _text(head: Any) -> bytes:
+    text: bytes = head.tostring(sep="", endcard=True, padding=True).encode("ascii")
+    return text
 
 
 # -- headers --------------------------------------------------------------------------------------------
 
 
-def _head(
-    body: Any,
-    dtype: np.dtype[Any],
-    shape: Sequence[int],
-    cards: Mapping[str, Any],
-    *,
-    primary: bool,
-    extend: bool,
-) -> Any:
-    """The whole header: structure first, as the standard orders it, then the cards of ``body``."""
-    from astropy.io.fits import Header
+def _rice_head(table: RiceTable, body: Any, cards: Mapping[str, Any]) -> bytes:
+    return _text(_head(body, table.structure(), cards))
 
+
+def _image(
+    body: Any, dtype: np.dtype[Any], shape: Sequence[int], *, primary: bool, extend: bool
+) -> list[_Card]:
+    """The cards that say how an image lies in its HDU."""
     kind = (
         ("SIMPLE", True, "conforms to FITS standard") if primary else ("XTENSION", "IMAGE", "image extension")
     )
-    required: list[tuple[str, Any, str]] = [
+    required: list[_Card] = [
         kind,
         ("BITPIX", BITPIX[code(dtype)], "bits of one pixel, negative for floats"),
         ("NAXIS", len(shape), "number of axes"),
@@ -198,9 +223,16 @@ def _head(
         required += [("PCOUNT", 0, "number of parameters"), ("GCOUNT", 1, "number of groups")]
     elif extend or "EXTEND" in body:
         required.append(("EXTEND", True, "extensions are permitted"))
+    return [(key, value, body.comments[key] if key in body else comment) for key, value, comment in required]
+
+
+def _head(body: Any, structure: Sequence[_Card], cards: Mapping[str, Any]) -> Any:
+    """The whole header: structure first, as the standard orders it, then the cards of ``body``."""
+    from astropy.io.fits import Header
+
     head = Header()
-    for keyword, value, comment in required:
-        head.append((keyword, value, body.comments[keyword] if keyword in body else comment), end=True)
+    for card in structure:
+        head.append(card, end=True)
     for keyword, value in cards.items():
         head.append((keyword, value), end=True)
     for card in body.cards:
@@ -214,7 +246,8 @@ def _write_empty_primary(file: BinaryIO, template: Template) -> None:
 
     body = Header.fromstring(template.carry.get("primary", ""))
     body.remove("BLANK", ignore_missing=True)
-    _write_hdu(file, _head(body, np.dtype(np.uint8), (), {}, primary=True, extend=True), None)
+    empty = _image(body, np.dtype(np.uint8), (), primary=True, extend=True)
+    file.write(_text(_head(body, empty, {})))
 
 
 def _body(part: _Part, template: Template) -> Any:

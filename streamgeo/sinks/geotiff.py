@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.errors import OpenError, WriteError
+from streamgeo.errors import OpenError, StreamGeoError, WriteError
 from streamgeo.grid import Grid
 from streamgeo.locate import CoordLocator, GeoLocator, WcsLocator
-from streamgeo.sinks.geotiff_values import physical_values, raw_values, say
+from streamgeo.sinks.geotiff_options import PREDICTED, TILE, Options, finish
+from streamgeo.sinks.geotiff_values import Physical, Raw, say
+from streamgeo.sinks.pixels import Pixels, Readable, Unread
 from streamgeo.sinks.regular import regular_grid
 from streamgeo.template import Template
 
 Array = NDArray[Any]
-TILE = 256
 # About the values as they were, so no longer true of what is written.
 _STALE = re.compile(r"STATISTICS_|TIFFTAG_M(IN|AX)SAMPLEVALUE$|NODATA_VALUES$")
 # Of other formats: packing, and the georeference of the uncut array.
@@ -29,8 +31,19 @@ _FOREIGN = re.compile(
 )
 
 
-def write(path: Path, values: Array, grid: Grid, template: Template) -> None:
-    """Write ``values``, which lie on ``grid``, as a GeoTIFF (deflate, BigTIFF where it must be).
+def write(
+    path: Path,
+    values: Array | Readable,
+    grid: Grid,
+    template: Template,
+    *,
+    compress: str = "deflate",
+    blocksize: int | None = None,
+    overviews: bool | Sequence[int] | None = None,
+    cog: bool = False,
+    sparse: bool = False,
+) -> None:
+    """Write ``values``, which lie on ``grid``, as a tiled GeoTIFF (BigTIFF where it must be), tile row by tile row.
 
     The grid has two dims, or three: then the one that is not horizontal becomes the bands. Floats are
     written in their own precision (float16 as float32), integers and complex numbers as they are, bool as
@@ -45,17 +58,34 @@ def write(path: Path, values: Array, grid: Grid, template: Template) -> None:
     crops, flips and scales. Coordinate vectors give a transform when they are regular. Descriptions, units,
     tags and colour interpretation go with the bands that are still there.
 
+    Args:
+        path: the file.
+        values: of the shape of ``grid``; those of a scene are read once (twice where raw values have another dtype than
+            their file).
+        grid: where they lie.
+        template: what to take over.
+        compress: ``"deflate"``, ``"zstd"``, ``"lzw"``, ``"packbits"``, ``"lzma"`` or ``"none"``.
+        blocksize: width and height of a tile, a multiple of 16; 256 by default, 512 in a COG.
+        overviews: True for factors 2, 4, 8, ... until an overview is no larger than a tile, or the factors.
+            Floats are averaged, other values taken from the nearest pixel.
+        cog: make it a Cloud Optimized GeoTIFF, with overviews unless they are False. It is written as a plain one
+            first, so there must be room for both.
+        sparse: tiles of nothing but nodata are not stored. Floats get the nodata NaN where the input has none.
+
     Raises:
-        WriteError: for more than three dims, none to write, a dtype that TIFF lacks, coordinates without a
-            transform, or when the file cannot be written.
+        WriteError: for an option that does not fit, more than three dims, none to write, a dtype that TIFF lacks,
+            coordinates without a transform, or when the file cannot be written.
     """
-    planes, spatial = _planes(values, grid, template)
+    options = Options(compress, blocksize, overviews, cog, sparse)
+    options.check()
+    planes, spatial = _planes(Pixels.of(values, grid, path.name), grid, template)
     layout = _Layout(grid, template, spatial, _kept_bands(grid, template, spatial))
-    data, nodata = _values(planes, layout)
+    numbers = _numbers(planes, layout)
     place = _place(layout)
-    mask = _mask(layout)
     try:
-        _write(path, data, nodata, mask, place, layout)
+        _write(path, planes, numbers, place, layout, options)
+    except (StreamGeoError, MemoryError, Unread):
+        raise
     except Exception as error:  # GDAL's own errors reach Python as private kinds of exception
         raise WriteError(f"save: {path.name} cannot be written: {error.__cause__ or error}") from error
     _report_sidecar(path)
@@ -87,7 +117,7 @@ class _Layout(NamedTuple):
 # -- bands --------------------------------------------------------------------------------------------------
 
 
-def _planes(values: Array, grid: Grid, template: Template) -> tuple[Array, tuple[str, str]]:
+def _planes(values: Pixels, grid: Grid, template: Template) -> tuple[Pixels, tuple[str, str]]:
     """The values band first, and the names of the two horizontal dims."""
     known = grid.spatial
     if grid.locator is None and template.format == "geotiff" and set(template.dims[-2:]) <= set(grid.dims):
@@ -101,9 +131,8 @@ def _planes(values: Array, grid: Grid, template: Template) -> tuple[Array, tuple
     if 0 in grid.shape:
         raise WriteError(f"save: there are no pixels to write ({sizes})")
     lead = [dim for dim in grid.dims if dim not in known]
-    order = [grid.dims.index(dim) for dim in (*lead, *known)]
-    planes = np.transpose(np.asarray(values), order)
-    return planes if lead else planes[np.newaxis], (known[0], known[1])
+    planes = replace(values, rows=known[0], columns=(known[1],)).transpose(*lead, *known)
+    return planes if lead else planes.lead("band"), (known[0], known[1])
 
 
 def _kept_bands(grid: Grid, template: Template, spatial: tuple[str, str]) -> tuple[int, ...] | None:
@@ -124,22 +153,21 @@ def _kept_bands(grid: Grid, template: Template, spatial: tuple[str, str]) -> tup
 # -- values -------------------------------------------------------------------------------------------------
 
 
-def _values(planes: Array, layout: _Layout) -> tuple[Array, float | None]:
-    """The array as it is written, and the nodata value to declare."""
+def _numbers(planes: Pixels, layout: _Layout) -> Physical | Raw:
+    """What turns blocks into the numbers that are written, and knows their nodata value."""
     template = layout.template
     nodatavals = [template.nodata]
     if template.nodata is None:  # the bands may have different ones
         nodatavals = layout.by_band("nodatavals") or layout.own("nodatavals") or nodatavals
-    if not layout.raw:
-        colours = _colorinterp(layout, planes.shape[0])
-        # Two or four bands with alpha last: the cases in which GDAL takes alpha for a mask.
-        hiding = len(colours) in (2, 4) and colours[-1] == "alpha"
-        return physical_values(planes, nodatavals, hidden=planes[-1] == 0 if hiding else None)
-    return raw_values(planes, nodatavals, layout.own("dtype"))
+    if layout.raw:
+        return Raw(planes, nodatavals, layout.own("dtype"))
+    colours = _colorinterp(layout, planes.shape[0])
+    # Two or four bands with alpha last: the cases in which GDAL takes alpha for a mask.
+    return Physical(planes.dtype, nodatavals, alpha=len(colours) in (2, 4) and colours[-1] == "alpha")
 
 
-def _mask(layout: _Layout) -> NDArray[np.uint8] | None:
-    """The mask band of the file that raw values came from, at the pixels of the grid (the nearest)."""
+def _mask(layout: _Layout) -> Callable[[slice], NDArray[np.uint8]] | None:
+    """Gives, for some rows, the mask band of the file that raw values came from, at the nearest pixels."""
     kind = layout.own("mask", "none")
     if not layout.raw or kind == "none":
         return None
@@ -149,13 +177,17 @@ def _mask(layout: _Layout) -> NDArray[np.uint8] | None:
         say(f"{why}, so the mask of the input is left out")
         return None
     rows, cols = (np.floor(axis.centres(np.arange(axis.size)) + 0.5).astype(np.int64) for axis in axes)
-    try:
-        read: NDArray[np.uint8] = layout.own("read_mask")(rows, cols)
-        return read
-    except OpenError as error:
-        raise WriteError(
-            f"{error} (raw values go with the mask of their file, so it must be there)"
-        ) from error
+
+    def read(part: slice) -> NDArray[np.uint8]:
+        try:
+            found: NDArray[np.uint8] = layout.own("read_mask")(rows[part], cols)
+            return found
+        except OpenError as error:
+            raise WriteError(
+                f"{error} (raw values go with the mask of their file, so it must be there)"
+            ) from error
+
+    return read
 
 
 # -- place --------------------------------------------------------------------------------------------------
@@ -218,50 +250,85 @@ def _control(layout: _Layout) -> dict[str, Any]:
 
 def _write(
     path: Path,
-    data: Array,
-    nodata: float | None,
-    mask: NDArray[np.uint8] | None,
+    planes: Pixels,
+    numbers: Physical | Raw,
     place: Mapping[str, Any],
     layout: _Layout,
+    options: Options,
 ) -> None:
     import rasterio
 
     # A point-registered file counts its control points from pixel centres. GDAL moves them by half a pixel
     # when it reads; when it writes it moves them the same way, so that is switched off and done here.
     point = layout.own("tags", {}).get("", {}).get("AREA_OR_POINT") == "Point"
-    options = {
+    settings = {
         "GDAL_TIFF_INTERNAL_MASK": True,
         **({"GTIFF_POINT_GEO_IGNORE": True} if "gcps" in place else {}),
     }
-    with rasterio.Env(**options), rasterio.open(path, "w", **_profile(data, nodata, place, layout)) as dst:
-        _describe(dst, data, layout)
-        if "gcps" in place:
-            points, crs = place["gcps"]
-            for p in points if point else ():
-                p.row, p.col = p.row - 0.5, p.col - 0.5
-            dst.gcps = (points, crs)
-        if "rpcs" in place:
-            dst.rpcs = place["rpcs"]
-        if layout.raw:
-            for band, colours in (layout.own("colormaps") or {}).items():
-                if layout.bands and band in layout.bands:
-                    dst.write_colormap(layout.bands.index(band) + 1, colours)
-        dst.write(data)
-        if mask is not None:
-            dst.write_mask(mask)
+    plain = path.with_name("plain.tif") if options.cog else path
+    profile = _profile(planes.shape, numbers, place, layout, options)
+    with rasterio.Env(**settings):
+        with rasterio.open(plain, "w", **profile) as dst:
+            _describe(dst, planes.shape[0], layout)
+            if "gcps" in place:
+                points, crs = place["gcps"]
+                for p in points if point else ():
+                    p.row, p.col = p.row - 0.5, p.col - 0.5
+                dst.gcps = (points, crs)
+            if "rpcs" in place:
+                dst.rpcs = place["rpcs"]
+            if layout.raw:
+                for band, colours in (layout.own("colormaps") or {}).items():
+                    if layout.bands and band in layout.bands:
+                        dst.write_colormap(layout.bands.index(band) + 1, colours)
+            _fill(dst, planes, numbers, _mask(layout), profile)
+        finish(plain, path, options, averaged=numbers.dtype.kind in "fc")
 
 
-def _profile(data: Array, nodata: float | None, place: Mapping[str, Any], layout: _Layout) -> dict[str, Any]:
-    count, height, width = data.shape
+def _fill(
+    dst: Any,
+    planes: Pixels,
+    numbers: Physical | Raw,
+    mask: Callable[[slice], NDArray[np.uint8]] | None,
+    profile: Mapping[str, Any],
+) -> None:
+    """Write all pixels, some rows of tiles at a time."""
+    from rasterio.windows import Window
+
+    together = profile.get("interleave") == "pixel" or (isinstance(numbers, Physical) and numbers.alpha)
+    chunks = (planes.shape[0] if together else 1, dst.block_shapes[0][0], 1)
+    for (bands, rows, _), block in planes.blocks(chunks):
+        window = Window(0, rows.start, planes.shape[2], rows.stop - rows.start)
+        dst.write(numbers(block), list(range(bands.start + 1, bands.stop + 1)), window=window)
+        if mask is not None and bands.start == 0:
+            dst.write_mask(mask(rows), window=window)
+    nodata = numbers.finish()
+    if nodata is not None and profile["nodata"] is None:
+        dst.nodata = nodata
+
+
+def _profile(
+    shape: tuple[int, ...],
+    numbers: Physical | Raw,
+    place: Mapping[str, Any],
+    layout: _Layout,
+    options: Options,
+) -> dict[str, Any]:
+    count, height, width = shape
     out: dict[str, Any] = {
-        "driver": "GTiff", "count": count, "height": height, "width": width, "dtype": data.dtype.name,
-        "nodata": nodata, "compress": "deflate", "BIGTIFF": "IF_SAFER",
+        "driver": "GTiff", "count": count, "height": height, "width": width, "dtype": numbers.dtype.name,
+        "nodata": numbers.nodata, "compress": options.compress, "BIGTIFF": "IF_SAFER",
         **{key: place[key] for key in ("transform", "crs") if key in place},
     }  # fmt: skip
-    if data.dtype.kind != "c":
-        out["predictor"] = 3 if data.dtype.kind == "f" else 2
-    if min(height, width) >= TILE:
-        out.update(tiled=True, blockxsize=TILE, blockysize=TILE)
+    if options.sparse:
+        out["SPARSE_OK"] = True
+        if out["nodata"] is None and numbers.dtype.kind == "f":
+            out["nodata"] = float("nan")
+    if numbers.dtype.kind != "c" and options.compress in PREDICTED:
+        out["predictor"] = 3 if numbers.dtype.kind == "f" else 2
+    size = options.blocksize or TILE
+    if options.blocksize or min(height, width) >= TILE:
+        out.update(tiled=True, blockxsize=size, blockysize=size)
     if count > 1:
         kept = layout.own("interleave") if layout.bands is not None else None
         out["interleave"] = kept if kept in ("pixel", "band") else "band"
@@ -277,11 +344,11 @@ def _colorinterp(layout: _Layout, count: int) -> list[str]:
     return kinds if whole and "palette" not in kinds else []
 
 
-def _describe(dst: Any, data: Array, layout: _Layout) -> None:
+def _describe(dst: Any, count: int, layout: _Layout) -> None:
     """Tags, names, units, and for raw values scale and offset."""
     from rasterio.enums import ColorInterp
 
-    template, count = layout.template, data.shape[0]
+    template = layout.template
     tags = layout.own("tags")
     for domain, entries in (tags if tags is not None else {"": _foreign_tags(template.attrs)}).items():
         _tag(dst, domain, entries)

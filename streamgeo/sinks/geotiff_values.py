@@ -13,94 +13,130 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.errors import WriteError
+from streamgeo.sinks.numbers import same_in
+from streamgeo.sinks.pixels import Pixels
 
 Array = NDArray[Any]
 _EPS = np.finfo(np.float32).eps
 
 
-def physical_values(
-    planes: Array, nodatavals: Sequence[float | int | None], hidden: NDArray[np.bool_] | None = None
-) -> tuple[Array, float | None]:
-    """The array to write and the nodata to declare, for physical values of shape ``(band, y, x)``.
+class Physical:
+    """Turns blocks ``(band, y, x)`` of physical values into what is written.
 
     Args:
-        planes: floats with NaN where missing, or integers, bools or complex numbers, which are all valid.
+        dtype: of the values: floats with NaN where missing, or integers, bools or complex numbers, all valid.
         nodatavals: the nodata values of the bands of the input; None where it has none.
-        hidden: pixels that an alpha band hides. They need no nodata, which would take the alpha band's place.
+        alpha: the last band hides pixels where it is 0. They need no nodata, which would take its place.
     """
-    data = tiff_dtype(planes)
-    if data.dtype.kind != "f":
-        return data, None
-    missing = np.isnan(data)
-    shown = missing if hidden is None else missing & ~hidden
-    nodata = _float_nodata(data.dtype, bool(shown.any()), _different(nodatavals))
-    if nodata is None or np.isnan(nodata):
-        return data, nodata
-    return _fill(data, missing, nodata), nodata
+
+    def __init__(
+        self, dtype: np.dtype[Any], nodatavals: Sequence[float | int | None], *, alpha: bool
+    ) -> None:
+        self.dtype, self.alpha, self._several = tiff_dtype(dtype), alpha, _different(nodatavals)
+        declared = self._several[0] if self.dtype.kind == "f" and len(self._several) == 1 else None
+        limit = float(np.finfo(self.dtype).max) if self.dtype.kind == "f" else 0.0
+        self.nodata = float(declared) if declared is not None and not abs(float(declared)) > limit else None
+        self._lost, self._missing, self._moved = declared if self.nodata is None else None, False, 0
+
+    def __call__(self, planes: Array) -> Array:
+        """The numbers of a block: NaN becomes nodata, and a valid value that looks like it the nearest other one."""
+        data = planes.astype(self.dtype, copy=False)
+        if self.dtype.kind != "f" or (self.nodata is not None and np.isnan(self.nodata)):
+            return data
+        missing = np.isnan(data)
+        if self.nodata is None:
+            self._missing = self._missing or bool(
+                (missing & (planes[-1] != 0) if self.alpha else missing).any()
+            )
+            return data
+        out = data.copy()
+        for plane, lost in zip(out, missing):
+            clash = taken_for_nodata(plane, self.nodata)  # NaN is never among them
+            self._moved += int(clash.sum())
+            plane[clash] = _nearest_valid(self.nodata, self.dtype)
+            plane[lost] = self.nodata
+        return out
+
+    def finish(self) -> float | None:
+        """The nodata to declare, now that all values were seen; says what was lost or changed."""
+        if self._moved:
+            assert self.nodata is not None
+            beside = _nearest_valid(self.nodata, self.dtype)
+            say(
+                f"{self._moved} valid values would read as nodata {self.nodata}: written as {beside!s} instead"
+            )
+        if not self._missing:
+            return self.nodata
+        if len(self._several) > 1:
+            say(
+                f"the bands have different nodata values ({self._several}), a GeoTIFF has one: NaN is declared"
+            )
+        elif self._lost is not None:
+            say(f"nodata {self._lost} is out of the range of {self.dtype.name}: NaN is declared")
+        return float("nan")
 
 
-def raw_values(
-    planes: Array, nodatavals: Sequence[float | int | None], stored: str | None
-) -> tuple[Array, float | None]:
-    """The same for values as they were stored, in dtype ``stored`` (if known) where it holds them exactly."""
-    data, several = _exactly(tiff_dtype(planes), stored), _different(nodatavals)
-    if len(several) > 1:
-        say(f"the bands have different nodata values ({several}), a GeoTIFF has one: none is declared")
-    declared = several[0] if len(several) == 1 else None
-    if declared is None:
-        return data, None
-    if data.dtype.kind in "iu":
-        limits = np.iinfo(data.dtype)
-        # Nodata passes through float64, so only what that holds exactly can be declared.
-        held = limits.min <= declared <= limits.max and abs(declared) <= 2**53
-    else:
-        held = not abs(declared) > float(np.finfo(data.dtype).max)
-    if not held:
-        say(f"nodata {declared} cannot be declared for {data.dtype.name}: none is")
-    return data, float(declared) if held else None
+class Raw:
+    """The same for values as they were stored, in dtype ``stored`` (if known) where it holds them exactly.
+
+    Whether it does is known from the values alone: where theirs is another dtype they are read twice.
+    """
+
+    def __init__(self, planes: Pixels, nodatavals: Sequence[float | int | None], stored: str | None) -> None:
+        self.dtype, several = _dtype_of_raw(planes, stored), _different(nodatavals)
+        self.nodata: float | None = None
+        if len(several) > 1:
+            say(f"the bands have different nodata values ({several}), a GeoTIFF has one: none is declared")
+        declared = several[0] if len(several) == 1 else None
+        if declared is None:
+            return
+        if self.dtype.kind in "iu":
+            limits = np.iinfo(self.dtype)
+            # Nodata passes through float64, so only what that holds exactly can be declared.
+            held = limits.min <= declared <= limits.max and abs(declared) <= 2**53
+        else:
+            held = not abs(declared) > float(np.finfo(self.dtype).max)
+        if held:
+            self.nodata = float(declared)
+        else:
+            say(f"nodata {declared} cannot be declared for {self.dtype.name}: none is")
+
+    def __call__(self, planes: Array) -> Array:
+        """The numbers of a block."""
+        return planes.astype(self.dtype, copy=False)
+
+    def finish(self) -> float | None:
+        """The nodata that is declared."""
+        return self.nodata
 
 
-def tiff_dtype(planes: Array) -> Array:
-    """In native byte order, bool as uint8 and float16 as float32.
+def tiff_dtype(given: np.dtype[Any]) -> np.dtype[Any]:
+    """In native byte order, uint8 for bool and float32 for float16.
 
     Raises:
         WriteError: for a dtype that TIFF lacks.
     """
-    dtype = planes.dtype.newbyteorder("=")
+    dtype = given.newbyteorder("=")
     if dtype.kind not in "biufc" or dtype.itemsize > (16 if dtype.kind == "c" else 8):
         raise WriteError(
             f"save: a GeoTIFF cannot hold {dtype.name} values; use astype, for example to float32"
         )
-    return planes.astype({"bool": "uint8", "float16": "float32"}.get(dtype.name, dtype), copy=False)
+    return np.dtype({"bool": "uint8", "float16": "float32"}.get(dtype.name, dtype))
 
 
-def _exactly(data: Array, stored: str | None) -> Array:
-    if stored is None or data.dtype == np.dtype(stored):
-        return data
-    with np.errstate(invalid="ignore", over="ignore"):  # of a cast that loses something: it is compared below
-        cast = tiff_dtype(data.astype(stored))
-    if np.array_equal(cast.astype(data.dtype), data, equal_nan=data.dtype.kind in "fc"):
-        return cast
-    say(
-        f"the file's {stored} does not hold these raw {data.dtype.name} values exactly: "
-        f"{data.dtype.name} is written"
-    )
-    return data
+def _dtype_of_raw(planes: Pixels, stored: str | None) -> np.dtype[Any]:
+    dtype = tiff_dtype(planes.dtype)
+    if stored is None or dtype == np.dtype(stored):
+        return dtype
+    wanted = tiff_dtype(np.dtype(stored))
+    if all(same_in(block.astype(dtype, copy=False), wanted)[1] for _, block in planes.blocks()):
+        return wanted
+    say(f"the file's {stored} does not hold these raw {dtype.name} values exactly: {dtype.name} is written")
+    return dtype
 
 
 def _different(nodatavals: Sequence[float | int | None]) -> list[float | int | None]:
     return list({repr(value): value for value in nodatavals}.values())  # by text, for NaN is not NaN
-
-
-def _float_nodata(dtype: np.dtype[Any], missing: bool, several: Sequence[float | int | None]) -> float | None:
-    declared = several[0] if len(several) == 1 else None
-    if declared is not None and not abs(float(declared)) > float(np.finfo(dtype).max):
-        return float(declared)
-    if missing and len(several) > 1:
-        say(f"the bands have different nodata values ({list(several)}), a GeoTIFF has one: NaN is declared")
-    elif missing and declared is not None:
-        say(f"nodata {declared} is out of the range of {dtype.name}: NaN is declared")
-    return np.nan if missing else None
 
 
 def taken_for_nodata(values: Array, nodata: float) -> NDArray[np.bool_]:
@@ -112,20 +148,6 @@ def taken_for_nodata(values: Array, nodata: float) -> NDArray[np.bool_]:
     eps = values.dtype.type(_EPS)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         return np.asarray((values == target) | (np.abs(values - target) < eps * np.abs(values + target) * 2))
-
-
-def _fill(data: Array, missing: NDArray[np.bool_], nodata: float) -> Array:
-    """NaN becomes nodata, and a valid value that looks like nodata the nearest one that does not."""
-    out = data.copy()
-    moved, beside = 0, _nearest_valid(nodata, data.dtype)
-    for plane, lost in zip(out, missing):
-        clash = taken_for_nodata(plane, nodata)  # NaN is never among them
-        moved += int(clash.sum())
-        plane[clash] = beside
-        plane[lost] = nodata
-    if moved:
-        say(f"{moved} valid values would read as nodata {nodata}: written as {beside!s} instead")
-    return out
 
 
 def _nearest_valid(nodata: float, dtype: np.dtype[Any]) -> Any:

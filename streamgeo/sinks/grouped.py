@@ -9,6 +9,7 @@ import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,12 @@ from streamgeo.locate import CoordLocator, GeoLocator, WcsLocator
 from streamgeo.names import unique
 from streamgeo.sinks.located import Out, Place, geo_place, wcs_attributes
 from streamgeo.sinks.numbers import physical, stored
+from streamgeo.sinks.pixels import Pixels, Readable
 from streamgeo.template import Template
 
 Array = NDArray[Any]
 FORMATS = ("netcdf", "hdf5")
+_LEVEL = 4
 _CRS_ATTRS = ("coordinates", "grid_mapping", "crs", "crs_wkt", "spatial_ref", "proj4", "transform", "res")
 _STRUCTURE = re.compile(
     r"^(SIMPLE|BITPIX|NAXIS\d*|EXTEND|XTENSION|[PG]COUNT|GROUPS|BSCALE|BZERO|BLANK|CHECKSUM|DATASUM|WCSAXES.?"
@@ -56,8 +59,16 @@ class Layout:
     variables: list[Out] = field(default_factory=list)
 
 
-def arrange(values: Array, grid: Grid, template: Template, file: str) -> Layout:
-    """Lay out a file for values of the shape of ``grid``.
+def arrange(
+    values: Array | Readable,
+    grid: Grid,
+    template: Template,
+    file: str,
+    *,
+    compress: int | None = None,
+    chunks: Sequence[int] | None = None,
+) -> Layout:
+    """Lay out a file for values of the shape of ``grid``; its data variables are read when they are written.
 
     A template of NetCDF or HDF5 gives names, groups, attributes, storage, coordinates as stored and grid
     mapping; several variables stacked come apart again unless a model changed their number. From another
@@ -67,25 +78,72 @@ def arrange(values: Array, grid: Grid, template: Template, file: str) -> Layout:
     Raises:
         WriteError: when the shape does not fit, there are no pixels, or the format cannot hold the numbers.
     """
-    if tuple(values.shape) != grid.shape:
-        raise WriteError(f"save: the array for {file} has shape {values.shape}, its grid {grid.shape}")
-    if not values.size or not values.ndim:
-        raise WriteError(f"save: {file} would hold no pixels: the shape is {values.shape}")
-    if values.dtype.kind not in "biufc":
+    pixels = Pixels.of(values, grid, file)
+    if not pixels.size or not pixels.ndim:
+        raise WriteError(f"save: {file} would hold no pixels: the shape is {pixels.shape}")
+    if pixels.dtype.kind not in "biufc":
         raise WriteError(
-            f"save: there is no type for {values.dtype} in {file}; cast to float32 or an integer"
+            f"save: there is no type for {pixels.dtype} in {file}; cast to float32 or an integer"
         )
+    sizes = _sizes(grid.dims, chunks)
+    if compress is not None and not (isinstance(compress, int) and 0 <= compress <= 9):
+        raise WriteError(f"save: compress={compress!r} is no level; give 0 (none) to 9")
     order = [d for d in grid.dims if d not in template.dims] + [d for d in template.dims if d in grid.dims]
-    values = values.transpose([grid.dims.index(dim) for dim in order])
-    grid = grid.transpose(*order)
+    pixels, grid = pixels.transpose(*order), grid.transpose(*order)
     carry = template.carry if template.format in FORMATS and "paths" in template.carry else {}
     place = _place(grid, carry)
     taken = {out.path for out in place.variables}
-    data = [_finish(part, place, template, file) for part in _parts(values, grid, template, carry, taken)]
+    data = [_finish(part, place, template, file) for part in _parts(pixels, grid, template, carry, taken)]
+    data = [replace(out, storage={**out.storage, **_asked(out, sizes, compress)}) for out in data]
     layout = Layout(variables=[*data, *place.variables])
     layout.dims = _dims(layout.variables, carry.get("dims", {}))
     layout.groups = _groups(template, carry, grid)
     return layout
+
+
+# -- storage --------------------------------------------------------------------------------------------
+
+
+def _sizes(dims: Sequence[str], chunks: Sequence[int] | None) -> dict[str, int]:
+    """Sizes of the chunks that are asked for, by dim.
+
+    Raises:
+        WriteError: when they are not one positive whole number for each dim.
+    """
+    if chunks is None:
+        return {}
+    sizes = list(chunks) if isinstance(chunks, Sequence) else []
+    if len(sizes) != len(dims) or not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise WriteError(
+            f"save: chunks={chunks!r} must be one positive whole number for each of the dims {tuple(dims)}"
+        )
+    return dict(zip(dims, sizes))
+
+
+def _asked(out: Out, sizes: Mapping[str, int], compress: int | None) -> dict[str, Any]:
+    asked: dict[str, Any] = {} if compress is None else {"level": compress}
+    return {**asked, "chunks": tuple(sizes[dim] for dim in out.dims)} if sizes else asked
+
+
+def level_of(out: Out) -> int:
+    """Level of compression: what is asked for, else that of the input, else 4; 0 for scalars and most vectors."""
+    kept = out.storage
+    if "level" in kept:
+        return int(kept["level"])
+    if not out.dims or (len(out.dims) == 1 and not kept.get("zlib")):
+        return 0
+    return int(kept.get("complevel") or _LEVEL)
+
+
+def declare_fills(path: Path, fills: Mapping[str, Any]) -> None:
+    """Give variables of a finished file a ``_FillValue``, which was not known before all numbers were seen."""
+    chosen = {name: fill for name, fill in fills.items() if fill is not None}
+    if chosen:
+        import h5py
+
+        with h5py.File(path, "r+") as file:
+            for name, fill in chosen.items():
+                file["/" + name].attrs["_FillValue"] = np.array([fill])
 
 
 # -- data variables -------------------------------------------------------------------------------------
@@ -100,7 +158,7 @@ class _Part:
 
 
 def _parts(
-    values: Array, grid: Grid, template: Template, carry: Mapping[str, Any], taken: set[str]
+    values: Pixels, grid: Grid, template: Template, carry: Mapping[str, Any], taken: set[str]
 ) -> list[_Part]:
     paths, stack = tuple(carry.get("paths", ())), carry.get("stack", "")
     common = {k: v for k, v in template.attrs.items() if k not in ("global", "variables")}
@@ -127,11 +185,10 @@ def _parts(
         attrs = {k: v for k, v in common.items() if k in ("coordinates", "grid_mapping")}
         attrs |= {"units": template.units} if template.units else {}
         return [_Part(Out(name, grid.dims, values, attrs), False)]
-    at = grid.dims.index(stack)
     dims = tuple(dim for dim in grid.dims if dim != stack)
     return [
         _Part(
-            Out(paths[i], dims, values.take(position, at), dict(template.attrs["variables"][paths[i]]),
+            Out(paths[i], dims, values.take(stack, position), dict(template.attrs["variables"][paths[i]]),
                 storage=carry["storage"][paths[i]]),
             True,
         )
@@ -156,6 +213,7 @@ def _finish(part: _Part, place: Place, template: Template, file: str) -> Out:
     attrs = {k: v for k, v in ((k, place.pointing(k, v)) for k, v in attrs.items()) if v is not None}
     attrs |= place.attrs
     changed = not part.known or place.unlocated
+    assert isinstance(out.values, Pixels)
     pack = stored if template.raw and part.known else physical
     values, attrs, fill = pack(out.values, attrs, out.storage, changed=changed, file=file)
     if template.raw and template.format not in FORMATS and template.nodata is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,24 @@ from numpy.typing import NDArray
 
 from streamgeo.errors import StreamGeoError, WriteError
 from streamgeo.grid import Grid
-from streamgeo.sinks.grouped import Dim, Layout, arrange
+from streamgeo.sinks.grouped import Dim, Layout, arrange, level_of
 from streamgeo.sinks.located import Out
+from streamgeo.sinks.pixels import Pixels, Readable, Unread, blocks, chunks_for, in_turn
 from streamgeo.template import Template
 
 Array = NDArray[Any]
-_LEVEL = 4
 _BARE_DIM = "This is a netCDF dimension but not a netCDF variable.%10d"
 
 
-def write(path: Path, values: Array, grid: Grid, template: Template) -> None:
+def write(
+    path: Path,
+    values: Array | Readable,
+    grid: Grid,
+    template: Template,
+    *,
+    compress: int | None = None,
+    chunks: Sequence[int] | None = None,
+) -> None:
     """Write values as an HDF5 file with the same paths, attributes and dimension scales as the input.
 
     Coordinates are written as the grid has them, with dtype and attributes as stored. Data is compressed
@@ -34,17 +42,21 @@ def write(path: Path, values: Array, grid: Grid, template: Template) -> None:
         values: numbers of the shape of ``grid``.
         grid: where they lie.
         template: what to take over.
+        compress: level of gzip, 0 (none) to 9; by default that of the input, else 4.
+        chunks: size of the chunks in each dim of the grid; by default those of the input, else about 256 rows of
+            1024 pixels.
 
     Raises:
-        WriteError: when HDF5 cannot hold the values, or with ``raw=True`` their dtype in the file cannot.
+        WriteError: for an option that does not fit, when HDF5 cannot hold the values, or with ``raw=True`` their
+            dtype in the file cannot.
     """
     import h5py
 
-    layout = arrange(values, grid, template, path.name)
+    layout = arrange(values, grid, template, path.name, compress=compress, chunks=chunks)
     try:
         with h5py.File(path, "w") as file:
             _fill_file(file, layout)
-    except (StreamGeoError, MemoryError):
+    except (StreamGeoError, MemoryError, Unread):
         raise
     except Exception as error:
         raise WriteError(f"save: {path.name} cannot be written as HDF5 ({error})") from error
@@ -63,6 +75,13 @@ def _fill_file(file: Any, layout: Layout) -> None:
                     dataset.dims[i].label = name
             elif scale != dataset:
                 dataset.dims[i].attach_scale(scale)
+    in_turn(_put(datasets[out.path], out.values) for out in layout.variables)
+
+
+def _put(dataset: Any, values: Array | Pixels) -> Iterator[None]:
+    for box, block in blocks(values, dataset.chunks):
+        dataset[box] = block.astype(object) if block.dtype.kind in "OU" else block
+        yield
 
 
 def _dataset(file: Any, out: Out, dims: Mapping[str, Dim]) -> Any:
@@ -85,7 +104,6 @@ def _dataset(file: Any, out: Out, dims: Mapping[str, Dim]) -> Any:
         maxshape=tuple(None if dims[name].unlimited else size for name, size in zip(out.dims, values.shape)),
         **_storage(out, values, any(dims[name].unlimited for name in out.dims)),
     )
-    dataset[...] = values.astype(object) if text else values
     _attributes(dataset, attrs)
     return dataset
 
@@ -95,24 +113,20 @@ def _plain(out: Out) -> bool:
     return not out.storage.get("default_fill", True) and out.storage.get("fill") is None
 
 
-def _byte_order(out: Out, values: Array) -> np.dtype[Any]:
+def _byte_order(out: Out, values: Array | Pixels) -> np.dtype[Any]:
     kept = out.storage
     own = "dtype" in kept and np.dtype(kept["dtype"]).newbyteorder("=") == values.dtype
     return values.dtype.newbyteorder(">") if own and kept.get("endian") == "big" else values.dtype
 
 
-def _storage(out: Out, values: Array, growing: bool) -> dict[str, Any]:
+def _storage(out: Out, values: Array | Pixels, growing: bool) -> dict[str, Any]:
     """Options of create_dataset: compression and chunks."""
-    kept, options = out.storage, {}
-    if values.ndim and values.dtype.kind in "iufbc" and (values.ndim > 1 or kept.get("zlib")):
-        options = {
-            "compression": "gzip",
-            "compression_opts": kept.get("complevel") or _LEVEL,
-            "shuffle": True,
-        }
-    chunks = kept.get("chunks")
-    if chunks and len(chunks) == values.ndim:
-        options["chunks"] = tuple(min(chunk, size) for chunk, size in zip(chunks, values.shape))
+    kept = out.storage
+    options: dict[str, Any] = {}
+    if (level := level_of(out)) and values.dtype.kind in "iufbc":
+        options = {"compression": "gzip", "compression_opts": level, "shuffle": True}
+    if values.ndim and (isinstance(values, Pixels) or kept.get("chunks")):
+        options["chunks"] = chunks_for(values, kept.get("chunks"))
     elif options or growing:
         options["chunks"] = True
     return options

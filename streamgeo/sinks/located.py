@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from streamgeo.grid import Axis, Grid
 from streamgeo.locate import GeoLocator
 from streamgeo.names import unique
+from streamgeo.sinks.pixels import Pixels
 
 Array = NDArray[Any]
 _POINTERS = ("coordinates", "bounds", "climatology")
@@ -30,7 +31,7 @@ class Out:
 
     path: str
     dims: tuple[str, ...]
-    values: Array
+    values: Array | Pixels
     attrs: Mapping[str, Any] = field(default_factory=dict)
     fill: Any = None
     storage: Mapping[str, Any] = field(default_factory=dict)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import posixpath
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,24 @@ from streamgeo.cf_packing import own_fill
 from streamgeo.errors import StreamGeoError, WriteError
 from streamgeo.grid import Grid
 from streamgeo.netcdf_lock import lock
-from streamgeo.sinks.grouped import Dim, Layout, arrange
+from streamgeo.sinks.grouped import Dim, Layout, arrange, declare_fills, level_of
 from streamgeo.sinks.located import Out
-from streamgeo.sinks.numbers import unused_fill
+from streamgeo.sinks.numbers import Unused
+from streamgeo.sinks.pixels import Pixels, Readable, Unread, blocks, chunks_for, in_turn
 from streamgeo.template import Template
 
 Array = NDArray[Any]
-_LEVEL = 4
 
 
-def write(path: Path, values: Array, grid: Grid, template: Template) -> None:
+def write(
+    path: Path,
+    values: Array | Readable,
+    grid: Grid,
+    template: Template,
+    *,
+    compress: int | None = None,
+    chunks: Sequence[int] | None = None,
+) -> None:
     """Write values as a NetCDF-4 file that netCDF4-python and xarray open as they open the input.
 
     Variables keep their names and groups; coordinates, bounds, scalar coordinates and the grid mapping are
@@ -45,43 +54,61 @@ def write(path: Path, values: Array, grid: Grid, template: Template) -> None:
         values: numbers of the shape of ``grid``.
         grid: where they lie.
         template: what to take over.
+        compress: level of zlib, 0 (none) to 9; by default that of the input, else 4.
+        chunks: size of the chunks in each dim of the grid; by default those of the input, else about 256 rows of
+            1024 pixels.
 
     Raises:
-        WriteError: when NetCDF cannot hold the values, or with ``raw=True`` their dtype in the file cannot.
+        WriteError: for an option that does not fit, when NetCDF cannot hold the values, or with ``raw=True`` their
+            dtype in the file cannot.
     """
     import netCDF4
 
-    layout = arrange(values, grid, template, path.name)
-    with lock():
-        try:
+    layout = arrange(values, grid, template, path.name, compress=compress, chunks=chunks)
+    try:
+        with lock():
             dataset = netCDF4.Dataset(path, "w", format="NETCDF4")
-            try:
-                _fill_dataset(dataset, layout, path.name)
-            finally:
+        try:
+            with lock():
+                variables = _define(dataset, layout, path.name)
+            in_turn(_put(variable, out) for out, variable, _ in variables)
+        finally:
+            with lock():
                 dataset.close()
-        except (StreamGeoError, MemoryError):
-            raise
-        except Exception as error:
-            raise WriteError(f"save: {path.name} cannot be written as NetCDF ({error})") from error
+    except (StreamGeoError, MemoryError, Unread):
+        raise
+    except Exception as error:
+        raise WriteError(f"save: {path.name} cannot be written as NetCDF ({error})") from error
+    declare_fills(path, {out.path: unused.found() for out, _, unused in variables if unused is not None})
 
 
-def _fill_dataset(dataset: Any, layout: Layout, file: str) -> None:
+def _define(dataset: Any, layout: Layout, file: str) -> list[tuple[Out, Any, Unused | None]]:
     for group, attrs in layout.groups.items():
         _attributes(_group(dataset, group), attrs)
     for dim in {(d.group, d.name): d for d in layout.dims.values()}.values():
         _group(dataset, dim.group).createDimension(dim.name, None if dim.unlimited else dim.size)
-    for out in layout.variables:
-        _variable(dataset, out, layout.dims, file)
+    return [_variable(dataset, out, layout.dims, file) for out in layout.variables]
+
+
+def _put(variable: Any, out: Out) -> Iterator[None]:
+    """Write a variable, a block for each step; the lock is free while the next block is read."""
+    contiguous = variable.chunking() in (None, "contiguous")
+    for box, block in blocks(out.values, None if contiguous else variable.chunking()):
+        with lock():
+            variable[box] = block.item() if block.dtype.kind in "OU" and not block.ndim else block
+        yield
 
 
 def _group(dataset: Any, path: str) -> Any:
     return dataset.createGroup("/" + path) if path else dataset
 
 
-def _variable(dataset: Any, out: Out, dims: Mapping[str, Dim], file: str) -> None:
+def _variable(dataset: Any, out: Out, dims: Mapping[str, Dim], file: str) -> tuple[Out, Any, Unused | None]:
+    """The variable without its numbers, what to write to it, and what looks for a fill value meanwhile."""
     values, attrs = _numbers(out, file)
     text = values.dtype.kind in "OU"
     fill = out.fill if out.fill is not None else attrs.pop("_FillValue", None)
+    unused = _unused(out, values) if fill is None else None
     variable = _group(dataset, posixpath.dirname(out.path)).createVariable(
         posixpath.basename(out.path),
         str if text else values.dtype.newbyteorder(">") if _big(out, values) else values.dtype,
@@ -92,10 +119,12 @@ def _variable(dataset: Any, out: Out, dims: Mapping[str, Dim], file: str) -> Non
     variable.set_auto_maskandscale(False)
     variable.set_auto_chartostring(False)
     _attributes(variable, attrs)
-    variable[...] = values.item() if text and not values.ndim else values
+    if unused is not None:
+        values = unused(values) if isinstance(values, np.ndarray) else values.map(unused)
+    return replace(out, values=values), variable, unused
 
 
-def _numbers(out: Out, file: str) -> tuple[Array, dict[str, Any]]:
+def _numbers(out: Out, file: str) -> tuple[Array | Pixels, dict[str, Any]]:
     """Values of a type that NetCDF has.
 
     Raises:
@@ -103,7 +132,7 @@ def _numbers(out: Out, file: str) -> tuple[Array, dict[str, Any]]:
     """
     values, attrs = out.values, dict(out.attrs)
     kind, size = values.dtype.kind, values.dtype.itemsize
-    if kind == "S" and size > 1:
+    if isinstance(values, np.ndarray) and kind == "S" and size > 1:
         return np.array([v.decode("utf-8", "replace") for v in values.flat], object).reshape(
             values.shape
         ), attrs
@@ -116,25 +145,32 @@ def _numbers(out: Out, file: str) -> tuple[Array, dict[str, Any]]:
     return values, attrs
 
 
-def _fill(out: Out, values: Array, fill: Any) -> Any:
+def _fill(out: Out, values: Array | Pixels, fill: Any) -> Any:
     """The ``_FillValue`` to declare; None for the default one, False to write without.
 
     netCDF4-python masks pixels that equal the default fill value, in bytes only where the variable is
-    pre-filled. So integers that came from elsewhere get a fill value that no pixel has.
+    pre-filled.
     """
     kind, own = values.dtype.kind, _as_stored(out, values) and out.storage.get("default_fill", True)
     if fill is not None:
         return _fitting(fill, values, out.path)
     if kind in "iu" and values.dtype.itemsize == 1:
         return False if not own or out.storage.get("no_fill") else None
-    if kind in "iu" and not own:
-        import netCDF4
-
-        return unused_fill(values, netCDF4.default_fillvals[values.dtype.str[1:]])
     return None
 
 
-def _fitting(fill: Any, values: Array, path: str) -> Any:
+def _unused(out: Out, values: Array | Pixels) -> Unused | None:
+    """Integers that came from elsewhere get a fill value that no pixel has, for readers mask the default one."""
+    if values.dtype.kind not in "iu" or values.dtype.itemsize == 1:
+        return None
+    if _as_stored(out, values) and out.storage.get("default_fill", True):
+        return None
+    import netCDF4
+
+    return Unused(values.dtype, netCDF4.default_fillvals[values.dtype.str[1:]])
+
+
+def _fitting(fill: Any, values: Array | Pixels, path: str) -> Any:
     """The fill value in the dtype of the variable, as NetCDF-4 demands; None with a warning if none."""
     if values.dtype.kind in "OUS":
         return fill
@@ -147,23 +183,22 @@ def _fitting(fill: Any, values: Array, path: str) -> Any:
     return cast
 
 
-def _as_stored(out: Out, values: Array) -> bool:
+def _as_stored(out: Out, values: Array | Pixels) -> bool:
     return "dtype" in out.storage and np.dtype(out.storage["dtype"]).newbyteorder("=") == values.dtype
 
 
-def _big(out: Out, values: Array) -> bool:
+def _big(out: Out, values: Array | Pixels) -> bool:
     return out.storage.get("endian") == "big" and _as_stored(out, values)
 
 
-def _storage(out: Out, values: Array) -> dict[str, Any]:
+def _storage(out: Out, values: Array | Pixels) -> dict[str, Any]:
     """Options of createVariable: compression, chunks and byte order."""
     kept = out.storage
     options: dict[str, Any] = {"endian": "big"} if _big(out, values) else {}
-    if values.ndim and values.dtype.kind in "iuf" and (values.ndim > 1 or kept.get("zlib")):
-        options |= {"compression": "zlib", "complevel": kept.get("complevel") or _LEVEL, "shuffle": True}
-    chunks = kept.get("chunks")
-    if chunks and len(chunks) == values.ndim:
-        options["chunksizes"] = [min(chunk, size) for chunk, size in zip(chunks, values.shape)]
+    if (level := level_of(out)) and values.dtype.kind in "iuf":
+        options |= {"compression": "zlib", "complevel": level, "shuffle": True}
+    if values.ndim and (isinstance(values, Pixels) or kept.get("chunks")):
+        options["chunksizes"] = chunks_for(values, kept.get("chunks"))
     return options
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,43 +12,40 @@ from numpy.typing import NDArray
 
 from streamgeo.cf_packing import MARKS, SCALES
 from streamgeo.errors import WriteError
+from streamgeo.sinks.pixels import Pixels
 
 Array = NDArray[Any]
-Packed = tuple[Array, dict[str, Any], Any]
+Packed = tuple[Pixels, dict[str, Any], Any]
 
 
 def stored(
-    values: Array, attrs: Mapping[str, Any], storage: Mapping[str, Any], *, changed: bool, file: str
+    values: Pixels, attrs: Mapping[str, Any], storage: Mapping[str, Any], *, changed: bool, file: str
 ) -> Packed:
     """Values as stored, with the attributes that unpack them, in the dtype of the file.
 
-    What a model made of several bands may have another dtype (``changed``); then it is physical.
+    What a model made of several bands may have another dtype (``changed``); then it is physical, which only reading
+    it first can tell.
 
     Raises:
-        WriteError: when the values do not fit the dtype exactly.
+        WriteError: when the values do not fit the dtype exactly; for what is not in memory, when they are read.
     """
-    try:
-        values = exactly(values, np.dtype(storage["dtype"]).newbyteorder("="), file)
-    except WriteError:
-        if changed:
-            return physical(values, attrs, {}, changed=True, file=file)
-        raise
+    dtype = np.dtype(storage["dtype"]).newbyteorder("=")
+    fits = (
+        not changed or values.dtype == dtype or all(same_in(block, dtype)[1] for _, block in values.blocks())
+    )
+    if not fits:
+        return physical(values, attrs, {}, changed=True, file=file)
     kept = {key: value for key, value in attrs.items() if key != "_FillValue"}
-    return values, kept, attrs.get("_FillValue")
+    return exactly(values, dtype, file), kept, attrs.get("_FillValue")
 
 
-def exactly(values: Array, dtype: np.dtype[Any], name: str) -> Array:
-    """The values in the dtype of the file.
+def exactly(values: Pixels, dtype: np.dtype[Any], name: str) -> Pixels:
+    """The values in the dtype of the file; a block that this would change raises a WriteError."""
+    return values.map(partial(_exactly, dtype=dtype, name=name))
 
-    Raises:
-        WriteError: when that would change them.
-    """
-    if values.dtype == dtype:
-        return values
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        cast = values.astype(dtype)
-        same = np.array_equal(cast.astype(values.dtype), values, equal_nan=values.dtype.kind in "fc")
+
+def _exactly(values: Array, *, dtype: np.dtype[Any], name: str) -> Array:
+    cast, same = same_in(values, dtype)
     if not same:
         raise WriteError(
             f"save: {name} was opened with raw=True and is stored as {dtype}, which does not hold these "
@@ -56,8 +54,18 @@ def exactly(values: Array, dtype: np.dtype[Any], name: str) -> Array:
     return cast
 
 
+def same_in(values: Array, dtype: np.dtype[Any]) -> tuple[Array, bool]:
+    """The values in another dtype, and whether they are the same."""
+    if values.dtype == dtype:
+        return values, True
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cast = values.astype(dtype)
+        return cast, np.array_equal(cast.astype(values.dtype), values, equal_nan=values.dtype.kind in "fc")
+
+
 def physical(
-    values: Array, attrs: Mapping[str, Any], storage: Mapping[str, Any], *, changed: bool, file: str
+    values: Pixels, attrs: Mapping[str, Any], storage: Mapping[str, Any], *, changed: bool, file: str
 ) -> Packed:
     """Physical values in their own dtype, without the attributes that unpack stored ones.
 
@@ -75,35 +83,67 @@ def physical(
         return values, kept, values.dtype.type(np.nan)
     if "missing_value" in attrs:
         kept["missing_value"] = fill
-    return fill_nan(values, fill, file), kept, fill
+    filler = _Filler(fill, file)
+    return values.map(filler, filler.report), kept, fill
 
 
-def fill_nan(values: Array, fill: Any, file: str) -> Array:
-    """NaN becomes ``fill``; a valid value equal to it becomes the next float towards zero, with a warning."""
-    missing, clash = np.isnan(values), values == fill
-    if not (missing.any() or clash.any()):
+class _Filler:
+    """NaN becomes ``fill``; a valid value equal to it becomes the next float towards zero, and is counted."""
+
+    def __init__(self, fill: Any, file: str) -> None:
+        self.fill, self.file, self.moved = fill, file, 0
+        self.beside = np.nextafter(fill, fill.dtype.type(1 if fill == 0 else 0))
+
+    def __call__(self, values: Array) -> Array:
+        missing, clash = np.isnan(values), values == self.fill
+        if not (missing.any() or clash.any()):
+            return values
+        out = values.copy()
+        out[clash], out[missing] = self.beside, self.fill
+        self.moved += int(clash.sum())
+        return out
+
+    def report(self) -> None:
+        if self.moved:
+            warnings.warn(
+                f"save: {self.moved} valid values in {self.file} equal the fill value {self.fill}: "
+                f"written as {self.beside}",
+                stacklevel=2,
+            )
+
+
+class Unused:
+    """Looks for integers that no pixel has while blocks pass; one of them may stand for missing.
+
+    Of 8 and 16 bits every value is looked for, of more bits the default fill value and some at the limits.
+    """
+
+    def __init__(self, dtype: np.dtype[Any], default: Any) -> None:
+        limits = np.iinfo(dtype)
+        ends = [limits.min, limits.max, limits.min + 1, limits.max - 1, limits.min + 2, limits.max - 2]
+        self.dtype, self.tried, self.met = dtype, [dtype.type(default), *map(dtype.type, ends)], set[int]()
+        self.present = np.zeros(1 << 16, bool) if dtype.itemsize <= 2 else None
+
+    def __call__(self, values: Array) -> Array:
+        """The values as they are, having been looked at."""
+        if self.present is not None:
+            self.present[values.astype(np.int32) & 0xFFFF] = True
+        else:
+            self.met |= {i for i, one in enumerate(self.tried) if i not in self.met and np.any(values == one)}
         return values
-    out = values.copy()
-    if clash.any():
-        beside = np.nextafter(fill, values.dtype.type(1 if fill == 0 else 0))
-        out[clash] = beside
-        warnings.warn(
-            f"save: {int(clash.sum())} valid values in {file} equal the fill value {fill}: "
-            f"written as {beside}",
-            stacklevel=2,
-        )
-    out[missing] = fill
-    return out
 
-
-def unused_fill(values: Array, default: Any) -> Any:
-    """A fill value for integers that readers may not mistake for data: the default one if no pixel has it."""
-    if not np.any(values == default):
-        return None
-    limits = np.iinfo(values.dtype)
-    present = np.unique(values)
-    for candidate in (limits.min, limits.max):
-        if candidate not in (present[0], present[-1]):
-            return values.dtype.type(candidate)
-    gaps = np.flatnonzero(np.diff(present) > 1)
-    return None if not gaps.size else present[gaps[0]] + values.dtype.type(1)
+    def found(self) -> Any:
+        """None where the default fill value is free, else a free value, else the default one with a warning."""
+        if self.present is not None:
+            order = [int(one) & 0xFFFF for one in self.tried] + list(range(1 << 8 * self.dtype.itemsize))
+            free = next((at for at in order if not self.present[at]), None)
+            value = None if free is None else np.array(free, np.uint16).astype(self.dtype)[()]
+        else:
+            value = next((one for i, one in enumerate(self.tried) if i not in self.met), None)
+        if value is None:
+            warnings.warn(
+                f"save: every {self.dtype} that may stand for missing is a valid value: readers of the file will take "
+                f"{self.tried[0]} for missing",
+                stacklevel=2,
+            )
+        return None if value == self.tried[0] else value

@@ -12,18 +12,21 @@ from numpy.typing import NDArray
 
 from streamgeo.errors import WriteError
 from streamgeo.grid import Grid
+from streamgeo.sinks.flat import write_blocks
 from streamgeo.sinks.numbers import exactly
+from streamgeo.sinks.pixels import Pixels, Readable
 from streamgeo.template import Template
 
 Array = NDArray[Any]
 
 
-def write(path: Path, values: Array, grid: Grid, template: Template) -> None:
+def write(path: Path, values: Array | Readable, grid: Grid, template: Template) -> None:
     """Write values as ``.npy``, or as ``.npz`` (compressed, under the key of the input) when the path says so.
 
     Values keep their dtype; with ``template.raw`` from a NumPy file they get the dtype of that file, byte order
     included, unless a model gave them new dims. Dims come in the order of the input, new ones first. The format
-    holds nothing but the array: a georeference is left behind, with a warning.
+    holds nothing but the array: a georeference is left behind, with a warning. Values of a scene are read by
+    blocks of rows; for ``.npz``, which can only grow, in the order of the file, so bands one after the other.
 
     Args:
         path: the file.
@@ -35,15 +38,14 @@ def write(path: Path, values: Array, grid: Grid, template: Template) -> None:
         WriteError: when the shape does not fit, the values are objects, or the dtype of a file opened with
             ``raw=True`` does not hold them.
     """
-    if tuple(values.shape) != grid.shape:
-        raise WriteError(f"save: the array for {path.name} has shape {values.shape}, its grid {grid.shape}")
-    if values.dtype.hasobject:
+    pixels = Pixels.of(values, grid, path.name)
+    if pixels.dtype.hasobject:
         raise WriteError(f"save: the array for {path.name} holds Python objects; cast it to numbers first")
     order = [d for d in grid.dims if d not in template.dims] + [d for d in template.dims if d in grid.dims]
-    values = np.ascontiguousarray(values.transpose([grid.dims.index(dim) for dim in order]))
+    pixels = pixels.transpose(*order)
     own = template.format == "numpy"
     if own and template.raw and all(axis.located for axis in grid.axes):
-        values = exactly(values, np.dtype(template.carry["dtype"]), path.name)
+        pixels = exactly(pixels, np.dtype(template.carry["dtype"]), path.name)
     if grid.locator is not None:
         warnings.warn(
             f"save: a NumPy file holds no georeference; {path.name} is written without", stacklevel=2
@@ -54,6 +56,18 @@ def write(path: Path, values: Array, grid: Grid, template: Template) -> None:
             zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
             archive.open(f"{key or 'array'}.npy", "w", force_zip64=True) as stream,
         ):
-            np.lib.format.write_array(stream, values, allow_pickle=False)
-    else:
-        np.save(path, values, allow_pickle=False)
+            _header(stream, pixels)
+            for block in pixels.in_order():
+                stream.write(np.ascontiguousarray(block).data)
+        return
+    with path.open("wb") as file:
+        _header(file, pixels)
+        for _ in write_blocks(file, pixels, file.tell()):
+            pass
+
+
+def _header(stream: Any, pixels: Pixels) -> None:
+    described = {
+        "descr": np.lib.format.dtype_to_descr(pixels.dtype), "fortran_order": False, "shape": pixels.shape
+    }  # fmt: skip
+    np.lib.format.write_array_header_1_0(stream, described)
