@@ -12,6 +12,8 @@ dtype, any metadata and any exception can come through. The guards, each for a f
 * ``next`` of mlx-data waits for the thread that it started first, which may have drawn a later ticket than the one
   whose turn it is, and may pause until the consumer goes on. So the consumer waits on the board, and a thread of
   its own takes a ticket from mlx-data, which then begins another, for each whose results were taken;
+* a thread of mlx-data that goes to sleep in the very moment in which its stream is deleted is never woken, and the
+  deletion waits for it (3 of 230,000 streams). So the stream is left to come to rest first;
 * a ticket costs tens of microseconds, and threads that share one interpreter hinder each other. Where tasks seem
   short, the consumer runs a few itself to see; if they take next to nothing, it goes on so until one takes longer,
   and if they take not much longer than a ticket, one ticket stands for a group of them;
@@ -29,7 +31,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -42,6 +44,7 @@ _NOTHING = 60e-6  # less than handing a task over takes
 _MANY = 32  # so many short tasks in a row are no accident
 _TRIED = 8  # tasks that the consumer runs to see how long they take
 _GROUP = 16
+_REST = 1e-3  # seconds without a ticket drawn, after which threads that have nothing to do are asleep
 
 T = TypeVar("T")
 Task = Callable[[], T]
@@ -62,7 +65,7 @@ class _Board(Generic[T]):
         self.tasks, self.max_bytes, self.nbytes = tasks, max_bytes, nbytes
         self.open: dict[int, Task[T]] = {}
         self.done: dict[int, tuple[T | None, BaseException | None, int]] = {}
-        self.drawn = self.turn = self.held = self.running = self.largest = 0
+        self.draws = self.drawn = self.turn = self.held = self.running = self.largest = 0
         self.groups: dict[int, int] = {}  # how many tasks a ticket stands for, where it is more than one
         self.group = 1
         self.groups_of = 1  # how many a group may have
@@ -83,6 +86,7 @@ class _Board(Generic[T]):
     def tickets(self) -> Iterator[dict[str, Any]]:
         """Numbers without end; a task is drawn for each while there are tasks."""
         while True:
+            self.draws += 1
             yield {"ticket": np.array(self.draw(), np.int64)}
 
     def draw(self) -> int:
@@ -240,8 +244,8 @@ class _Board(Generic[T]):
 class _Tickets:
     """A stream of mlx-data that runs, and the thread that takes its tickets as the board asks for them."""
 
-    def __init__(self, stream: Any, asks: SimpleQueue[bool]) -> None:
-        self._stream, self._asks = stream, asks
+    def __init__(self, stream: Any, board: _Board[Any]) -> None:
+        self._stream, self._board, self._asks = stream, board, board.asks
         self._thread: threading.Thread | None = None
 
     def begin(self) -> None:
@@ -259,6 +263,10 @@ class _Tickets:
         self._asks.put(False)
         if self._thread is not None and self._thread.ident is not None:
             self._thread.join()
+        seen = -1
+        while seen != self._board.draws:
+            seen = self._board.draws
+            sleep(_REST)
         self._stream = None
 
 
@@ -347,9 +355,9 @@ class Engine(Generic[T]):
         import mlx.data as dx
 
         board.ends.clear()
-        board.asks = asks = SimpleQueue()
+        board.asks = SimpleQueue()
         tickets = dx.stream_python_iterable(board.tickets).key_transform("ticket", board.work)
-        self._stream = _Tickets(tickets.prefetch(-(-self._size // board.group), self._threads), asks)
+        self._stream = _Tickets(tickets.prefetch(-(-self._size // board.group), self._threads), board)
         self._stream.begin()  # a signal may end the program anywhere here, and what has begun must be known
 
     def _try_here(self, board: _Board[T]) -> None:
