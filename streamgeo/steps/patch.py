@@ -37,6 +37,10 @@ class Cut:
         """First pixel of a patch; negative never, past the end only with edge="pad"."""
         return self.last if number == self.count - 1 else number * self.stride
 
+    def number(self, start: int) -> int:
+        """Which patch starts at a pixel; inverse of :meth:`start`."""
+        return self.count - 1 if start == self.last else start // self.stride
+
 
 @dataclass(frozen=True)
 class Layout:
