@@ -18,7 +18,6 @@ from streamgeo.grid import Grid
 from streamgeo.plan import Place
 from streamgeo.rows import Rows, RowsScene
 from streamgeo.scene import ArrayScene, Scene
-from streamgeo.sinks.pixels import BLOCK
 from streamgeo.step import Step
 from streamgeo.steps.patch import Cut
 from streamgeo.steps.stitch import Blend, Canvas
@@ -28,6 +27,9 @@ from streamgeo.window import Window
 Array = NDArray[Any]
 Mark = Any  # where in the epoch a batch begins; marks compare by their order
 LOG = logging.getLogger("streamgeo")
+_PIECE = (
+    4 << 20
+)  # bytes that are taken back at a time: they stay in the processor's cache, and their memory goes round
 UNKNOWN = 255  # the label of a pixel without probabilities
 
 
@@ -99,6 +101,7 @@ class Pending:
     rows: Rows | None = None
     final: Grid | None = None  # of the scene after all inverses
     open: dict[int, Canvas] = field(default_factory=dict)
+    spare: Canvas | None = None  # of a strip that is finished: fresh memory would take as long as filling it
     since: dict[int, Mark] = field(default_factory=dict)
 
     @cached_property
@@ -181,6 +184,10 @@ class Stitcher:
         at, stop = entry.strips.edges[number : number + 2]
         shape = list(entry.grid.shape)
         shape[entry.strips.axis] = stop - at
+        spare, entry.spare = entry.spare, None
+        if spare is not None and spare.shape == tuple(shape):
+            spare.clear()
+            return spare
         return Canvas(shape, entry.dtype, entry.cut, "mean" if entry.fit.cells else self.settings.blend)
 
     def _finish_strip(self, entry: Pending) -> None:
@@ -196,7 +203,7 @@ class Stitcher:
                 "weights above 0, or fill= for their value"
             )
         whole = [slice(0, size) for size in canvas.shape]
-        step = max(1, BLOCK // max(1, prod(canvas.shape) * entry.dtype.itemsize // max(1, stop - at)))
+        step = max(1, _PIECE // max(1, prod(canvas.shape) * entry.dtype.itemsize // max(1, stop - at)))
         for low in range(0, stop - at, step):
             high = min(low + step, stop - at)
             block = canvas.result(
@@ -209,6 +216,7 @@ class Stitcher:
                 entry.rows = self._rows(entry, block)
             entry.rows.write(at + low, block)
         entry.done += 1
+        entry.spare = canvas
 
     def _undo(self, values: Array, place: Place, adapt: Fit, part: Window | None) -> tuple[Array, Grid]:
         if self.settings.steps is not None:
@@ -222,7 +230,8 @@ class Stitcher:
     def _rows(self, entry: Pending, block: Array) -> Rows:
         grid = entry.final or entry.grid
         path = self.folder / self._rows_name(entry.place.index) if self.folder is not None else None
-        return Rows(grid.shape, block.dtype, grid.dims.index(entry.strips.dim), path)
+        kept = entry.strips.edges[entry.resumed]
+        return Rows(grid.shape, block.dtype, grid.dims.index(entry.strips.dim), path, kept)
 
     def _rows_name(self, index: int) -> str:
         return f"{index}{self.suffix}.rows"

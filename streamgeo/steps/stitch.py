@@ -95,6 +95,13 @@ class Canvas:
         self._covered = np.zeros(thin, bool)
         self._thin: dict[tuple[int, ...], Floats] = {}
 
+    def clear(self) -> None:
+        """Forget all patches."""
+        if self._change is not None:
+            self._change.fill(0)
+        self._weight.fill(0)
+        self._covered.fill(False)
+
     def put(self, values: Array, start: Sequence[int]) -> None:
         """Put a patch whose first pixel goes to ``start``; what lies outside the whole is cut off."""
         lows = [max(0, -at) for at in start]
