@@ -86,9 +86,9 @@ class Journal:
 
     def update(self, stitchers: Mapping[str, Stitcher], position: int, cursor: Any) -> None:
         """After a batch whose finished scenes are saved: write where to go on, at most every two seconds."""
-        open_since = [at for s in stitchers.values() for e in s.pending.values() for at in e.since.values()]
-        first = min(open_since, default=position)
-        self._starts = {at: start for at, start in self._starts.items() if at >= first}
+        begun = {at for s in stitchers.values() for e in s.pending.values() for at in e.since.values()}
+        first = min(begun, default=position)
+        self._starts = {at: start for at, start in self._starts.items() if at in begun}
         self._starts[position] = cursor
         if monotonic() - self._written < _EVERY:
             return

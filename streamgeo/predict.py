@@ -56,7 +56,7 @@ class Wanted:
         check_blend(self.blend)
         if self.decide not in (None, "argmax"):
             raise ChainError(f'predict: decide={self.decide!r} must be "argmax", or None')
-        if self.fill is not None and (isinstance(self.fill, bool) or not np.isscalar(self.fill)):
+        if isinstance(self.fill, bool) or not isinstance(self.fill, (int, float, np.number, type(None))):
             raise ChainError(f"predict: fill={self.fill!r} must be a number")
 
     def settings(self, output: str) -> Settings:

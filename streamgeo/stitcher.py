@@ -206,17 +206,34 @@ class Stitcher:
         step = max(1, _PIECE // max(1, prod(canvas.shape) * entry.dtype.itemsize // max(1, stop - at)))
         for low in range(0, stop - at, step):
             high = min(low + step, stop - at)
-            block = canvas.result(
-                self.settings.fill, (*whole[: strips.axis], slice(low, high), *whole[strips.axis + 1 :])
-            )
+            box = (*whole[: strips.axis], slice(low, high), *whole[strips.axis + 1 :])
+            block = canvas.result(box)
             if entry.by_rows:
                 part = entry.grid.window.intersect(Window({strips.dim: (at + low, at + high)}))
                 block, entry.final = self._undo(block, entry.place, entry.fit, part)
+            if canvas.missing:
+                block = self._filled(block, canvas.uncovered(box), entry)
             if entry.rows is None:
                 entry.rows = self._rows(entry, block)
             entry.rows.write(at + low, block)
         entry.done += 1
         entry.spare = canvas
+
+    def _filled(self, block: Array, holes: Array, entry: Pending) -> Array:
+        fill = np.asarray(self.settings.fill)
+        if not entry.by_rows and not (block.dtype.kind in "fc" and np.isnan(fill)):
+            raise ChainError(
+                f"predict: fill={fill} would have to go through inverses that need {entry.place.scene.name} as a "
+                "whole; give fill=np.nan, and a model that returns floats"
+            )
+        value = fill.astype(block.dtype) if np.isfinite(fill) or block.dtype.kind in "fc" else None
+        if value is None or not (block.dtype.kind in "fc" or value == fill):
+            raise StepError(f"predict: fill={fill} is no {block.dtype} number")
+        dims = entry.final.dims if entry.final is not None else entry.grid.dims
+        cut = [entry.grid.dims[axis] for axis in entry.cut]
+        sizes = [holes.shape[entry.grid.dims.index(dim)] if dim in cut else 1 for dim in dims]
+        block[np.broadcast_to(holes.reshape(sizes), block.shape)] = value
+        return block
 
     def _undo(self, values: Array, place: Place, adapt: Fit, part: Window | None) -> tuple[Array, Grid]:
         if self.settings.steps is not None:

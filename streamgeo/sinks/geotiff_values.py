@@ -38,7 +38,9 @@ class Physical:
         limit = float(np.finfo(self.dtype).max) if self.dtype.kind == "f" else 0.0
         self.nodata = float(declared) if declared is not None and not abs(float(declared)) > limit else None
         self._lost, self._missing, self._moved = declared if self.nodata is None else None, False, 0
-        self._taken = None if self.nodata is None else range_of_nodata(self.nodata, self.dtype)
+        self._taken: tuple[Any, Any] | None = None
+        if self.nodata is not None and not np.isnan(self.nodata):  # no number looks like NaN
+            self._taken = range_of_nodata(self.nodata, self.dtype)
 
     def __call__(self, planes: Array) -> Array:
         """The numbers of a block: NaN becomes nodata, and a valid value that looks like it the nearest other one."""

@@ -167,11 +167,12 @@ class Canvas:
         """How many pixels, of those along the axes that were cut, no patch with a weight covers."""
         return int(self._covered.size - np.count_nonzero(self._covered))
 
-    def result(self, fill: float | None = None, box: tuple[slice, ...] = ()) -> Array:
-        """A part of the whole, in its dtype.
+    def uncovered(self, box: tuple[slice, ...] = ()) -> NDArray[np.bool_]:
+        """Where no patch has a weight: of the same dims as the whole, with size 1 in those that were not cut."""
+        return ~self._covered[_thin(box, self.patched)]
 
-        ``fill`` is for what no patch covers: NaN for floats, else 0, where not given.
-        """
+    def result(self, box: tuple[slice, ...] = ()) -> Array:
+        """A part of the whole, in its dtype; what no patch covers is NaN in floats, else 0 or what was there before."""
         out, weight = self._first[box], self._weight[box]
         if self._change is not None:
             with np.errstate(invalid="ignore", divide="ignore"):
@@ -182,9 +183,6 @@ class Canvas:
             out = out.copy()
         if out.dtype.kind in "fc":
             out[weight == 0] = np.nan
-        if fill is not None and self.missing:
-            thin = (part if axis in self.patched else slice(None) for axis, part in enumerate(box))
-            out[np.broadcast_to(~self._covered[tuple(thin)], out.shape)] = fill
         return out
 
 
