@@ -45,9 +45,9 @@ def test_real_files(path: Path) -> None:
     try:
         assert look(str(path)) == by_rasterio(path)
     except Unusual as reason:
-        assert f"opened by rasterio, because {reason}" in scene.reader
+        assert f"opened by GDAL, because {reason}" in scene.reader
     else:
-        assert "opened by rasterio" not in scene.reader
+        assert "opened by GDAL" not in scene.reader
 
 
 @pytest.mark.skipif(not REAL, reason="no sample files")

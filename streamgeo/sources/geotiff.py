@@ -68,7 +68,7 @@ class GeoTiffScene(Scene):
         self.name = Path(path).name
         self._path, self._asked, self._overview, self._raw = path, bands, overview, raw
         self._mark = identity(path)
-        self._why = ""  # rasterio had to open it to know its sizes
+        self._why = ""  # why GDAL had to open it to know its sizes
         try:
             if overview is not None:
                 raise Unusual("it is an overview")
@@ -127,8 +127,8 @@ class GeoTiffScene(Scene):
 
     @property
     def reader(self) -> str:
-        """How its pixels are read, and why rasterio opens it where it does."""
-        opened = f"; opened by rasterio, because {self._why}" if self._why else ""
+        """How its pixels are read, and why GDAL had to open it, where it had to."""
+        opened = f"; opened by GDAL, because {self._why}" if self._why else ""
         if isinstance(self._layout, str):
             return f"rasterio reads them, because {self._layout}{opened}"
         how = "memory-mapped"

@@ -17,13 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgeo.chunks import CACHE
 from streamgeo.errors import OpenError
 from streamgeo.sources.handles import POOL, identity
 
 Array = NDArray[Any]
 Identity = tuple[int, int]
 Put = Callable[[Array, Array], None]
-_RESIDENT = 64 << 20  # bytes of maps that may stay in the memory of the process
+_RESIDENT = 64 << 20  # bytes of maps that may always stay in the memory of the process
+_AROUND = (
+    64 << 10
+)  # bytes of a file that come into memory with the one that is touched, where they are cached
 
 
 class Uncovered(Exception):
@@ -75,21 +79,32 @@ class _Map:
     bytes: mmap.mmap
 
     def touched(self, part: Array) -> None:
-        """Count what was read: pages of a map count as memory of the process until they are let go."""
+        """Count what was read: pages of a map count as memory of the process until they are let go.
+
+        They may take what the cache of chunks leaves of its budget. As long as they do, a map is just copied from:
+        letting go costs a fault for every 64 KiB that is read again, as much as copying them.
+        """
         global _since
-        rows = part.size // max(part.shape[-1], 1)
-        reach = sum((size - 1) * abs(step) for size, step in zip(part.shape, part.strides))
+        budget = max(_RESIDENT, CACHE.limit - CACHE.nbytes)
         with _COUNTING:
-            # A page that is touched brings its neighbours along, up to 64 KiB.
-            _since += min(part.nbytes + rows * (64 << 10), reach + (64 << 10), self.identity[0])
-            if _since < _RESIDENT:
+            _since += min(_spanned(part), self.identity[0])
+            if _since < budget:
                 return
             _since = 0
             maps = list(_MAPS)
-        if sum(one.identity[0] for one in maps) <= _RESIDENT:
+        if sum(one.identity[0] for one in maps) <= budget:
             return  # all of them together are no more
         for one in maps:
             one.bytes.madvise(mmap.MADV_DONTNEED)  # the system keeps them cached as far as it has room
+
+
+def _spanned(part: Array) -> int:
+    """Bytes of the pages on which an array lies, about: rows that are near one another share theirs."""
+    nbytes = part.itemsize
+    for step, size in sorted((abs(step), size) for step, size in zip(part.strides, part.shape)):
+        near = step <= nbytes + _AROUND
+        nbytes = (size - 1) * step + nbytes if near else size * (nbytes + _AROUND)
+    return nbytes + _AROUND
 
 
 _MAPS: weakref.WeakSet[_Map] = weakref.WeakSet()
