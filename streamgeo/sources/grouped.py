@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import posixpath
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +31,6 @@ from streamgeo.window import Window
 
 Array = NDArray[Any]
 _LISTED = 12
-_SMALL = 1 << 13  # numbers a piece: below, pieces of chunks are put together first and unpacked at once
 
 
 @dataclass(frozen=True)
@@ -135,13 +133,7 @@ class GroupedScene(Scene):
         elif isinstance(found, Mapped):
             found.read(index, out, put)
         else:
-            box = tuple((part.start, part.stop) for part in index)
-            if self._raw or out.size >= _SMALL * _pieces(box, found.chunks):
-                found.read(box, out, put)
-            else:
-                whole = np.empty(out.shape, found.dtype)
-                found.read(box, whole)
-                put(out, whole)
+            found.read(tuple((part.start, part.stop) for part in index), out, put)
 
     def _found(self, i: int) -> Layout:
         self._check_unchanged()
@@ -290,11 +282,6 @@ class GroupedScene(Scene):
             }
             for dim, (i, leaf) in ids.items()
         }
-
-
-def _pieces(box: tuple[tuple[int, int], ...], chunks: tuple[int, ...]) -> int:
-    """How many chunks a box touches."""
-    return math.prod((high - 1) // size - low // size + 1 for (low, high), size in zip(box, chunks))
 
 
 def keeps_fill(variable: Variable, packing: Packing) -> bool:

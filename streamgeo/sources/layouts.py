@@ -19,15 +19,14 @@ from numpy.typing import NDArray
 
 from streamgeo.chunks import CACHE
 from streamgeo.errors import OpenError
+from streamgeo.slots import scratch
 from streamgeo.sources.handles import POOL, identity
 
 Array = NDArray[Any]
+Bytes = NDArray[np.uint8]
 Identity = tuple[int, int]
 Put = Callable[[Array, Array], None]
-_RESIDENT = 64 << 20  # bytes of maps that may always stay in the memory of the process
-_AROUND = (
-    64 << 10
-)  # bytes of a file that come into memory with the one that is touched, where they are cached
+_RESIDENT = 64 << 20  # bytes of maps that may stay in the memory of the process, whatever the budget
 
 
 class Uncovered(Exception):
@@ -81,30 +80,35 @@ class _Map:
     def touched(self, part: Array) -> None:
         """Count what was read: pages of a map count as memory of the process until they are let go.
 
-        They may take what the cache of chunks leaves of its budget. As long as they do, a map is just copied from:
-        letting go costs a fault for every 64 KiB that is read again, as much as copying them.
+        They may take what the cache of chunks leaves free of its budget: mapping them again costs as much as copying.
         """
         global _since
-        budget = max(_RESIDENT, CACHE.limit - CACHE.nbytes)
         with _COUNTING:
-            _since += min(_spanned(part), self.identity[0])
-            if _since < budget:
+            _since += min(brought(part), self.identity[0])
+            if _since < _RESIDENT:
+                return
+            most = max(_RESIDENT, CACHE.limit - CACHE.nbytes)
+            if _since < most or sum(one.identity[0] for one in _MAPS) <= most:
                 return
             _since = 0
             maps = list(_MAPS)
-        if sum(one.identity[0] for one in maps) <= budget:
-            return  # all of them together are no more
         for one in maps:
             one.bytes.madvise(mmap.MADV_DONTNEED)  # the system keeps them cached as far as it has room
 
 
-def _spanned(part: Array) -> int:
-    """Bytes of the pages on which an array lies, about: rows that are near one another share theirs."""
-    nbytes = part.itemsize
+def brought(part: Array) -> int:
+    """Bytes of a file that reading this part of it maps at most: a page comes with its neighbours, up to 64 KiB.
+
+    >>> brought(np.zeros((4, 1 << 20), np.uint8)[:, :100]) == 4 * (100 + (64 << 10))
+    True
+    """
+    reach, around = part.itemsize, 64 << 10
     for step, size in sorted((abs(step), size) for step, size in zip(part.strides, part.shape)):
-        near = step <= nbytes + _AROUND
-        nbytes = (size - 1) * step + nbytes if near else size * (nbytes + _AROUND)
-    return nbytes + _AROUND
+        if step <= reach + around:  # what lies between is brought along
+            reach += (size - 1) * step
+        else:
+            reach = size * (reach + around) - around
+    return reach + around
 
 
 _MAPS: weakref.WeakSet[_Map] = weakref.WeakSet()
@@ -171,8 +175,18 @@ _DESCRIPTORS = _Descriptors()
 _MOST_OPEN = 16  # a thread
 
 
-def read_at(path: str, identity: Identity, offset: int, size: int) -> bytes:
-    """Bytes of a file, fewer where it ends before; nothing is asked of the system but these.
+def read_at(path: str, identity: Identity, offset: int, size: int) -> Bytes:
+    """Bytes of a file, fewer where it ends before, in scratch memory of this thread.
+
+    Raises:
+        OpenError: as :func:`read_into` says.
+    """
+    data = scratch("stored", size)
+    return data[: read_into(path, identity, offset, data)]
+
+
+def read_into(path: str, identity: Identity, offset: int, data: Bytes) -> int:
+    """Fill ``data`` from a file; how many bytes there were. Nothing is asked of the system but these.
 
     The caller has just seen that the file is as it was: one of the same name that has taken its place is not
     read, since the old one stays open.
@@ -193,7 +207,7 @@ def read_at(path: str, identity: Identity, offset: int, size: int) -> bytes:
         while len(kept) >= _MOST_OPEN:
             kept.popitem(last=False)
     kept[key] = found
-    return os.pread(found.number, size, offset)
+    return os.preadv(found.number, [data.data], offset)
 
 
 current = identity  # what a file's size and time of modification are now
