@@ -52,7 +52,6 @@ from streamgeo.template import Template
 from streamgeo.window import Window
 
 Array = NDArray[Any]
-_SMALL = 1 << 13  # numbers a piece: below, pieces of chunks are put together first and unpacked at once
 
 
 def open_scene(path: str, *, hdu: Which = None, raw: bool = False) -> FitsScene:
@@ -215,14 +214,7 @@ class FitsScene(Scene):
         if mapped is not None:
             mapped.read(tuple(slice(low, high) for low, high in box), out, put)
             return
-        chunks = self._chunks(number)
-        pieces = math.prod((high - 1) // n - low // n + 1 for (low, high), n in zip(box, chunks.chunks))
-        if self._raw or self._unpackings[number].plain or out.size >= _SMALL * pieces:
-            chunks.read(box, out, put)
-        else:
-            whole = np.empty(out.shape, chunks.dtype)
-            chunks.read(box, whole)
-            put(out, whole)
+        self._chunks(number).read(box, out, put)
 
     def _chunks(self, number: int) -> FitsTiles | ByAstropy:
         """The chunks of a compressed image; where they lie is kept in the cache."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -17,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.chunked import Array, At, Box, Chunked, Put, overlaps
+from streamgeo.chunked import Array, At, Box, Chunked, Slices
 from streamgeo.errors import OpenError
 from streamgeo.fits_packing import DTYPES
-from streamgeo.slots import SLOTS
+from streamgeo.slots import scratch
 from streamgeo.sources.fits_codecs import (
     BLOCKS,
     CODECS,
@@ -34,16 +33,13 @@ from streamgeo.sources.fits_codecs import (
     Stored,
 )
 from streamgeo.sources.fits_headers import Header, Unusual
-from streamgeo.sources.handles import POOL
-from streamgeo.sources.layouts import Identity, Uncovered, changed, open_bytes
+from streamgeo.sources.layouts import Identity, Uncovered, changed, read_into
 
 Library = Callable[[Box], Array]  # the pixels of a box as astropy reads them
 Ranges = Sequence[tuple[int, int]]
-Empty = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 
 _CHUNK = 1 << 19  # bytes of decoded pixels that small tiles are kept together up to
 _LARGEST = 1 << 31  # bytes of a decoded tile
-_BUFFER = 4 << 20  # bytes of what is read at once that a thread keeps room for
 _GAP = 1 << 16  # bytes between two tiles that cost no more to read than another call would
 _WIDTHS = {"L": 1, "B": 1, "I": 2, "J": 4, "K": 8, "A": 1, "E": 4, "D": 8, "C": 8, "M": 16, "P": 8, "Q": 16}
 _CODES = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}
@@ -93,23 +89,21 @@ class FitsTiles(Chunked):
         columns = (table.how, table.starts, table.sizes, table.scales, table.zeros, table.blanks)
         self.nbytes = 1024 + sum(column.nbytes for column in columns if column is not None)
 
-    def read(self, box: Box, out: Array, put: Put = np.copyto) -> None:
-        """Fill ``out`` with a box; see :meth:`Chunked.read`.
+    def part(self, at: At, source: Slices, wait: bool = True) -> Array | None:
+        """A piece of a group; see :meth:`Chunked.part`.
 
         A damaged tile is an error only for windows that need it, so that a group with one is read tile by tile.
         """
-        for at, source, target in overlaps(box, self.chunks):
-            try:
-                chunk = self.chunk(at)[source]
-            except OpenError:
-                starts = [i * size for i, size in zip(at, self.chunks)]
-                chunk = self._around([(s + p.start, s + p.stop) for s, p in zip(starts, source)])
-            put(out[target], chunk)
+        try:
+            return super().part(at, source, wait)
+        except OpenError:
+            starts = [i * size for i, size in zip(at, self.chunks)]
+            return self._around([(s + p.start, s + p.stop) for s, p in zip(starts, source)])
 
     def decode(self, at: At) -> Array:
         """The pixels of one group of tiles; see :meth:`Chunked.decode`."""
         first = [i * n for i, n in zip(at, self._group)]
-        return self._tiles([(low, low + n) for low, n in zip(first, self._group)], SLOTS.empty)
+        return self._tiles([(low, low + n) for low, n in zip(first, self._group)])
 
     def _around(self, box: Ranges) -> Array:
         """The pixels of a box, of which only the tiles that it touches are decoded."""
@@ -118,10 +112,10 @@ class FitsTiles(Chunked):
             slice(low - first * size, high - first * size)
             for (low, high), (first, _), size in zip(box, ranges, self._stored.tile)
         )
-        return self._tiles(ranges, np.empty)[cut]
+        return self._tiles(ranges)[cut]
 
-    def _tiles(self, ranges: Ranges, empty: Empty) -> Array:
-        """The pixels of the tiles whose numbers lie in these ranges, in memory that ``empty`` gives."""
+    def _tiles(self, ranges: Ranges) -> Array:
+        """The pixels of the tiles whose numbers lie in these ranges, in scratch memory."""
         stored = self._stored
         numbers = [range(low, min(high, count)) for (low, high), count in zip(ranges, stored.tiles)]
         shape = [
@@ -130,7 +124,7 @@ class FitsTiles(Chunked):
         ]
         rows = np.ravel_multi_index(np.ix_(*numbers), stored.tiles).ravel()
         low, data = self._bytes(rows)
-        out = empty(tuple(shape), stored.dtype)
+        out = scratch("decoded", math.prod(shape) * stored.dtype.itemsize).view(stored.dtype).reshape(shape)
         steps = ([slice(i * n, i * n + n) for i in range(len(part))] for part, n in zip(numbers, stored.tile))
         parts = [out[place] for place in product(*steps)]
         if not self._fill_coded(parts, rows, low, data):
@@ -210,29 +204,11 @@ class FitsTiles(Chunked):
         return low, self._pread(low, high - low)
 
     def _pread(self, start: int, size: int) -> Array:
-        with POOL.lease("bytes", self.path, open_bytes, os.close) as fd:
-            stat = os.fstat(fd)
-            if (stat.st_size, stat.st_mtime_ns) != self.identity:
-                raise changed(self.path)
-            data = _buffer(size + len(GUARD))
-            os.lseek(fd, start, os.SEEK_SET)  # the descriptor is this thread's as long as it is leased
-            if os.readv(fd, [data[:size]]) != size:
-                raise changed(self.path)
+        data = scratch("stored", size + len(GUARD))
+        if read_into(self.path, self.identity, start, data[:size]) != size:
+            raise changed(self.path)
         data[size:] = GUARD
         return data
-
-
-_BUFFERS = threading.local()
-
-
-def _buffer(size: int) -> Array:
-    """Bytes that this thread uses again and again: fresh memory costs as much as reading."""
-    if size > _BUFFER:
-        return np.empty(size, np.uint8)
-    buffer: Array | None = getattr(_BUFFERS, "bytes", None)
-    if buffer is None or len(buffer) < size:
-        buffer = _BUFFERS.bytes = np.empty(2 * size, np.uint8)
-    return buffer[:size]
 
 
 def grouped(shape: tuple[int, ...], tile: tuple[int, ...], itemsize: int) -> tuple[int, ...]:

@@ -5,7 +5,6 @@ Formats: TIFF 6.0 (Adobe 1992), BigTIFF, TIFF Technical Notes 1 and 3 (predictor
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.chunked import At, Chunked
-from streamgeo.sources.handles import POOL
-from streamgeo.sources.layouts import Identity, Mapped, Uncovered, changed, open_bytes
+from streamgeo.slots import scratch
+from streamgeo.sources.layouts import Bytes, Identity, Mapped, Uncovered, read_at
 
 Array = NDArray[Any]
 Library = Callable[[At], Array]  # the values of a chunk as the reference library reads it
@@ -96,20 +95,16 @@ class TiffChunks(Chunked):
             return self._library(at)
         return pixels.transpose(2, 0, 1)
 
-    def _bytes(self, offset: int, size: int) -> bytes:
+    def _bytes(self, offset: int, size: int) -> Bytes:
         if size <= 0 or offset <= 0 or offset + size > self.identity[0]:
             raise Damaged(f"{size} bytes at {offset} of a file of {self.identity[0]}")
-        with POOL.lease("bytes", self.path, open_bytes, os.close) as fd:
-            stat = os.fstat(fd)
-            if (stat.st_size, stat.st_mtime_ns) != self.identity:
-                raise changed(self.path)
-            data = os.pread(fd, size, offset)
+        data = read_at(self.path, self.identity, offset, size)
         if len(data) != size:
             raise Damaged(f"{len(data)} bytes of {size} at {offset}")
         return data
 
-    def _pixels(self, data: bytes, shape: tuple[int, int, int]) -> Array:
-        """Decoded values as ``(y, x, band)``, in native byte order."""
+    def _pixels(self, data: Bytes, shape: tuple[int, int, int]) -> Array:
+        """Decoded values as ``(y, x, band)``, in native byte order; in scratch memory."""
         import imagecodecs
 
         stored = self._stored
@@ -120,25 +115,22 @@ class TiffChunks(Chunked):
         if codec == "none":
             raw: Any = data[:count]
         else:
-            raw = getattr(imagecodecs, f"{codec}_decode")(data, out=count)
+            raw = getattr(imagecodecs, f"{codec}_decode")(data, out=scratch("decoded", count))
         if len(raw) != count:
             raise Damaged(f"{len(raw)} bytes of {count} came out of {codec}")
         if stored.predictor == 3:  # works on the bytes, whatever their order
             values = np.frombuffer(raw, stored.dtype).reshape(shape)
-            out: Array = imagecodecs.floatpred_decode(values, axis=1, out=np.empty(shape, stored.dtype))
+            out: Array = scratch("values", count).view(stored.dtype).reshape(shape)
+            imagecodecs.floatpred_decode(values, axis=1, out=out)
             return out.astype(self.dtype, copy=False)
         values = np.frombuffer(raw, stored.dtype).reshape(shape).astype(self.dtype, copy=False)
         if stored.predictor == 2:
-            return np.asarray(imagecodecs.delta_decode(_unsigned(values), axis=1)).view(self.dtype)
+            bits = values.view(f"u{values.dtype.itemsize}")  # differences are modulo two to this power
+            imagecodecs.delta_decode(bits, axis=1, out=bits)
         return values
 
 
-def _unsigned(values: Array) -> Array:
-    """The same bits as unsigned integers: differences are taken modulo two to the number of bits."""
-    return values.view(f"u{values.dtype.itemsize}")
-
-
-def _image(codec: str, data: bytes, shape: tuple[int, int, int], stored: Stored) -> Array:
+def _image(codec: str, data: Any, shape: tuple[int, int, int], stored: Stored) -> Array:
     """A chunk that is an image file of its own."""
     import imagecodecs
 

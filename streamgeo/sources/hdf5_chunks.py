@@ -20,6 +20,7 @@ from streamgeo.sources.handles import identity
 from streamgeo.sources.hdf5_filters import Damaged, Pipeline, Short
 from streamgeo.sources.layouts import (
     Array,
+    Bytes,
     Identity,
     Mapped,
     Refused,
@@ -151,13 +152,13 @@ class Hdf5Chunks(Chunked):
             return False
         return any((i + 1) * c > n for i, c, n in zip(at, self.chunks, self.shape))
 
-    def _values(self, data: bytes, mask: int) -> Array:
+    def _values(self, data: Bytes, mask: int) -> Array:
         values = self._stored.pipeline.decode(data, mask, self._size).view(self._stored.dtype)
         if not values.dtype.isnative:
             values = values.byteswap().view(self.dtype)
         return values.reshape(self.chunks)
 
-    def _bytes(self, offset: int, size: int) -> bytes:
+    def _bytes(self, offset: int, size: int) -> Bytes:
         if size >= LARGEST or offset + size > self.identity[0]:
             raise Damaged(f"{size} bytes at {offset} of a file of {self.identity[0]}")
         data = read_at(self.path, self.identity, offset, size)

@@ -192,7 +192,9 @@ def _check(path: str, stamp: Identity, file: Any, dataset: Any, rows: array[int]
     if not before:
         return
     _, wanted = dataset.read_direct_chunk(start)
-    shifts = [shift for shift in (0, before) if read_at(path, stamp, offset + shift, size) == wanted]
+    shifts = [
+        shift for shift in (0, before) if read_at(path, stamp, offset + shift, size).tobytes() == wanted
+    ]
     if not shifts:
         raise Uncovered("this HDF5 lists other chunks than it finds")
     for i in range(width - 2, len(rows), width):

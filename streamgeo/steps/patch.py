@@ -56,12 +56,20 @@ class Layout:
     def __getitem__(self, number: int) -> Window:
         if not 0 <= number < len(self):
             raise IndexError(number)
-        box: dict[str, tuple[int, int]] = {}
+        box = dict.fromkeys(self.dims, (0, 0))  # in their order, which the loop below goes through backwards
         for dim, cut in zip(reversed(self.dims), reversed(self.cuts)):
+            if cut.count == 1:
+                box[dim] = (cut.last, cut.last + cut.size)
+                continue
             number, at = divmod(number, cut.count)
             start = cut.start(at)
             box[dim] = (start, start + cut.size)
-        return Window._of({dim: box[dim] for dim in self.dims})
+        return Window._of(box)
+
+    def on(self, box: Window, dims: Sequence[str], shape: Sequence[int]) -> Window:
+        """A window of this layout on a scene of the same patched dims; its other dims are taken whole."""
+        patched = {self.dims[axis] for axis in self.patched}
+        return Window({dim: box[dim] if dim in patched else (0, n) for dim, n in zip(dims, shape)})
 
     @property
     def dropped(self) -> int:
