@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import product
 from typing import Any
@@ -22,6 +24,7 @@ Slices = tuple[slice, ...]
 Piece = tuple[At, Slices, Slices]  # of a chunk: its number, where it lies in the chunk, and where in the box
 Put = Callable[[Array, Array], None]  # destination, source
 _SMALL = 1 << 16  # numbers in a piece, on average, from which on pieces are converted one by one
+_GAP = 64 << 10  # bytes between two chunks that cost no more to read than another request would
 _GATHERED = 4 << 20  # bytes that pieces are put together in at most
 
 
@@ -109,6 +112,23 @@ class Chunked(ABC):
             assert part is not None
             put(out[target], part)
 
+    def foresee(self, box: Box) -> bool:
+        """Have the system fetch what a box will be decoded from, while something else is decoded; returns at once.
+
+        Chunks that lie close to one another in the file are asked for in one request. False when there are none.
+        """
+        missing = [at for at, _, _ in overlaps(box, self.chunks) if not CACHE.holds((self.key, at))]
+        if not missing or spill.active() is not None:  # what is in the folder is not decoded
+            return False
+        places = sorted(place for at in missing if (place := self.place(at)) is not None)
+        if places:
+            ask_for(str(self.key[1]), places)
+        return bool(places)
+
+    def place(self, at: At) -> tuple[int, int] | None:
+        """Offset and size of a chunk in its file; None where they are not known, or nothing is stored."""
+        return None
+
     def part(self, at: At, source: Slices, wait: bool = True) -> Array | None:
         """A piece of a chunk, to be copied from before another one is asked for; see :meth:`chunk`."""
         chunk = self.chunk(at, wait)
@@ -129,6 +149,27 @@ def overlaps(box: Box, chunks: tuple[int, ...]) -> Iterator[Piece]:
     for parts in product(*axes):
         at, source, target = zip(*parts)
         yield at, source, target
+
+
+def ask_for(path: str, places: Sequence[tuple[int, int]]) -> None:
+    """Tell the system which bytes of a file, in ascending order, will be read soon; gaps that cost nothing go along."""
+    if not hasattr(os, "posix_fadvise"):  # macOS
+        return
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except OSError:
+        return  # whoever reads it says so
+    try:
+        first, end = places[0][0], 0
+        for offset, size in [*places, (sys.maxsize, 0)]:
+            if end and offset > end + _GAP:
+                os.posix_fadvise(fd, first, end - first, os.POSIX_FADV_WILLNEED)
+                first = offset
+            end = max(end, offset + size)
+    except OSError:
+        pass  # a file system that takes no advice
+    finally:
+        os.close(fd)
 
 
 def _along(low: int, high: int, size: int) -> list[tuple[int, slice, slice]]:

@@ -77,6 +77,10 @@ class ByteCache:
                 self._running.pop(key, None)
             mine.set()
 
+    def holds(self, key: Hashable) -> bool:
+        """Whether a value is here, or on its way, just now."""
+        return key in self._values or key in self._running
+
     def _keep(self, key: Hashable, value: Any, nbytes: int) -> None:
         limit = self.limit
         if nbytes > limit:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import streamgeo as sg
 from streamgeo.chunked import At, Chunked
 from streamgeo.chunks import CACHE
 from streamgeo.slots import scratch
@@ -137,3 +141,50 @@ def test_pages_that_a_map_brings_are_never_counted_too_low(index: Any) -> None:
     places = np.arange(array.size, dtype=np.int64).reshape(array.shape)[index]
     blocks = len(np.unique(places // (64 << 10))) * (64 << 10)
     assert min(blocks, part.nbytes) <= brought(part) <= 3 * blocks + (128 << 10)
+
+
+@pytest.mark.parametrize("kind", ["tiff", "netcdf", "fits"])
+def test_a_batch_has_the_system_fetch_its_chunks_before_they_are_decoded(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In few requests, for chunks that lie close to one another; not for those that are decoded already."""
+    path, size = written(kind, tmp_path)
+    opener: Any = {"tiff": sg.open_geotiff, "netcdf": sg.open_netcdf, "fits": sg.open_fits}[kind]
+    chain = sg.files([str(path)], key="image").key_transform("image", opener())
+    stream = chain.key_transform("image", sg.patch(size=size)).batch(4)
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda fd, offset, size, advice: asked.append((offset, size)))
+    batches = iter(stream)
+    for number in range(4):
+        asked.clear()
+        next(batches)
+        if number:  # where the chunks lie is found when the first one is read
+            assert 1 <= len(asked) <= 4
+            assert all(0 < offset < offset + size <= path.stat().st_size for offset, size in asked)
+    asked.clear()
+    assert len(list(stream)) == 4
+    assert not asked
+
+
+def written(kind: str, folder: Path) -> tuple[Path, int]:
+    """A file of 16 square chunks, and how large these are."""
+    size = 512 if kind == "fits" else 64  # smaller tiles are decoded in groups
+    pixels = np.random.default_rng(0).integers(0, 3000, (4 * size, 4 * size)).astype(np.int16)
+    path = folder / f"a.{ {'tiff': 'tif', 'netcdf': 'nc', 'fits': 'fits'}[kind] }"
+    if kind == "tiff":
+        import rasterio
+
+        profile = {"driver": "GTiff", "count": 1, "height": 256, "width": 256, "dtype": "int16"}
+        with rasterio.open(
+            path, "w", **profile, tiled=True, blockxsize=64, blockysize=64, compress="deflate"
+        ) as file:
+            file.write(pixels, 1)
+    elif kind == "netcdf":
+        import netCDF4
+
+        with netCDF4.Dataset(path, "w") as file:
+            file.createDimension("y", 256), file.createDimension("x", 256)
+            file.createVariable("v", "i2", ("y", "x"), zlib=True, chunksizes=(64, 64))[:] = pixels
+    else:
+        fits.CompImageHDU(pixels, compression_type="RICE_1", tile_shape=(size, size)).writeto(path)
+    return path, size

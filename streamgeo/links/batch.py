@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from streamgeo.slots import SLOTS
 
 Array = NDArray[Any]
 Value = Array | Unread
+_KNOWN = 4  # patches in a row for which nothing needs to be fetched: then it is so for the others too
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,16 +79,18 @@ class Batch(Link):
     def _stack(self, group: Sequence[Callable[[], Item]], number: int, run: Run) -> Item:
         first = number * self.size if isinstance(self.size, int) else int(self._edges[number])
         slots = _Slots(len(group), self.dim)
-        skipped: list[SampleError] = []
+        failed: list[tuple[int, SampleError]] = []
         with span(BATCH):
             for position, task in enumerate(group, first):
                 try:
                     slots.take(task(), position)
                 except Exception as error:
-                    skipped.append(_failed(error, position, run))
+                    failed.append((position, _failed(error, position, run)))
+            failed += [(position, _failed(error, position, run)) for position, error in slots.read()]
             values = self._joined(slots)
         parts = [Item(row.item.index, {}, row.item.places, row.item.residuals) for row in slots.rows]
-        return Item(number, values, parts=parts, skipped=skipped)
+        failed.sort(key=itemgetter(0))
+        return Item(number, values, parts=parts, skipped=[error for _, error in failed])
 
     def _joined(self, slots: _Slots) -> dict[str, Array]:
         """An array for each key."""
@@ -184,18 +188,22 @@ class _Row:
 class _Slots:
     """Arrays that hold a batch, made for the first sample; each sample is copied to its slot as it comes.
 
-    Patches are read straight to theirs. A value of another shape or dtype than the first stays beside, and its
-    key counts as ragged; so does a key that is not stacked along a new axis.
+    Patches are read straight to theirs, once all samples are there: so the system can be told before the first one
+    is decoded what all of them will be decoded from. A value of another shape or dtype than the first stays beside,
+    and its key counts as ragged; so does a key that is not stacked along a new axis.
     """
 
     def __init__(self, size: int, apart: Collection[str]) -> None:
         self.size, self.ragged = size, set(apart)
         self.rows: list[_Row] = []
         self._arrays: dict[str, Array] = {}
+        self._unread: list[tuple[_Row, Unread, Array]] = []
 
     def take(self, item: Item, position: int) -> None:
         """One more sample."""
         number, values = len(self.rows), outlined(item)
+        row = _Row(position, item, values)  # type: ignore[arg-type]
+        unread = []
         for key, value in values.items():
             array = self._arrays.get(key) if number else self._begin(key, value)
             if array is None or array.shape[1:] != value.shape or array.dtype != value.dtype:
@@ -204,10 +212,32 @@ class _Slots:
                 continue
             values[key] = slot = array[number, ...]
             if type(value) is Unread:
-                value.read_into(slot)
+                unread.append((row, value, slot))
             else:
                 slot[...] = value
-        self.rows.append(_Row(position, item, values))  # type: ignore[arg-type]
+        self.rows.append(row)
+        self._unread += unread
+
+    def read(self) -> Iterator[tuple[int, Exception]]:
+        """Read the patches; position and error of each sample that fails, which is left out."""
+        known = 0
+        for _, patch, _ in self._unread:
+            known = 0 if patch.foresee() else known + 1
+            if known == _KNOWN:
+                break
+        failed: set[int] = set()
+        for row, patch, slot in self._unread:
+            if row.position not in failed:
+                try:
+                    patch.read_into(slot)
+                except Exception as error:
+                    failed.add(row.position)
+                    yield row.position, error
+        self._unread.clear()
+        if failed:
+            kept = [number for number, row in enumerate(self.rows) if row.position not in failed]
+            self.rows = [self.rows[number] for number in kept]
+            self._arrays = {key: array[kept] for key, array in self._arrays.items()}
 
     def _begin(self, key: str, value: Value) -> Array | None:
         if key in self.ragged:

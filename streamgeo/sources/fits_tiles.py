@@ -102,8 +102,16 @@ class FitsTiles(Chunked):
 
     def decode(self, at: At) -> Array:
         """The pixels of one group of tiles; see :meth:`Chunked.decode`."""
-        first = [i * n for i, n in zip(at, self._group)]
-        return self._tiles([(low, low + n) for low, n in zip(first, self._group)])
+        return self._tiles(self._ranges(at))
+
+    def place(self, at: At) -> tuple[int, int] | None:
+        """Where the bytes of a group lie; see :meth:`Chunked.place`."""
+        low, high = self._extent(self._rows(self._ranges(at)))
+        return (low, high - low) if low < high else None
+
+    def _ranges(self, at: At) -> Ranges:
+        """Numbers of the tiles of a group."""
+        return [(i * n, i * n + n) for i, n in zip(at, self._group)]
 
     def _around(self, box: Ranges) -> Array:
         """The pixels of a box, of which only the tiles that it touches are decoded."""
@@ -122,7 +130,7 @@ class FitsTiles(Chunked):
             min(part.stop * size, n) - part.start * size
             for part, size, n in zip(numbers, stored.tile, stored.shape)
         ]
-        rows = np.ravel_multi_index(np.ix_(*numbers), stored.tiles).ravel()
+        rows = self._rows(ranges)
         low, data = self._bytes(rows)
         out = scratch("decoded", math.prod(shape) * stored.dtype.itemsize).view(stored.dtype).reshape(shape)
         steps = ([slice(i * n, i * n + n) for i in range(len(part))] for part, n in zip(numbers, stored.tile))
@@ -131,6 +139,11 @@ class FitsTiles(Chunked):
             for part, row in zip(parts, rows.tolist()):
                 self._fill(part, row, low, data)
         return out
+
+    def _rows(self, ranges: Ranges) -> NDArray[np.intp]:
+        """Rows of the table for the tiles whose numbers lie in these ranges."""
+        numbers = [range(low, min(high, count)) for (low, high), count in zip(ranges, self._stored.tiles)]
+        return np.ravel_multi_index(np.ix_(*numbers), self._stored.tiles).ravel()
 
     def _fill_coded(self, parts: list[Array], rows: NDArray[np.intp], low: int, data: Array) -> bool:
         """Decode tiles into their places, if all are of the common kind; False when one is not, or is damaged."""
@@ -192,6 +205,11 @@ class FitsTiles(Chunked):
 
         Otherwise none, and each tile is read for itself.
         """
+        low, high = self._extent(rows)
+        return low, self._pread(low, high - low) if low < high else np.empty(0, np.uint8)
+
+    def _extent(self, rows: NDArray[np.intp]) -> tuple[int, int]:
+        """Where in the file the bytes of some tiles begin and end; an empty range unless they lie close."""
         starts, sizes = self._table.starts[rows], self._table.sizes[rows]
         low, high = int(starts.min()), int((starts + sizes).max())
         if (
@@ -200,8 +218,8 @@ class FitsTiles(Chunked):
             or high > self.identity[0]
             or high - low > int(sizes.sum()) + _GAP * len(rows)
         ):
-            return 0, np.empty(0, np.uint8)
-        return low, self._pread(low, high - low)
+            return 0, 0
+        return low, high
 
     def _pread(self, start: int, size: int) -> Array:
         data = scratch("stored", size + len(GUARD))

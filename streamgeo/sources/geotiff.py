@@ -210,6 +210,16 @@ class GeoTiffScene(Scene):
             else:
                 self._layout.read(whole, out[at : at + count], put)
 
+    def foresee(self, window: Window) -> bool:
+        """Have the chunks of a window fetched, where it is known by now where they lie."""
+        layout = self.__dict__.get("_layout")  # the first read of all finds it
+        if not isinstance(layout, TiffChunks):
+            return False
+        box = tuple((window[dim].start, window[dim].stop) for dim in ("y", "x"))
+        bands = self._bands[window.get("band", slice(None))]
+        missing = [layout.foresee(((bands[at] - 1, bands[at] - 1 + n), *box)) for at, n in _runs(bands)]
+        return any(missing)
+
     def _masks_of(self, stored: Array, bands: range, box: Any) -> list[Array | None]:
         """For each band its mask, 0 where missing; None where there is none."""
         masks: list[Array | None] = []

@@ -83,8 +83,8 @@ class TiffChunks(Chunked):
 
     def decode(self, at: At) -> Array:
         """The values of one chunk; see :meth:`Chunked.decode`. What GDAL alone can make sense of, GDAL reads."""
-        plane, row, col = at
-        offset, size = self._places[(plane * self._down + row) * self._across + col].tolist()
+        _, row, _ = at
+        offset, size = self._place(at)
         rows = min(self._stored.rows, self._stored.shape[0] - row * self._stored.rows)
         full = (rows if self._stored.strips else self._stored.rows, self._stored.cols, self.chunks[0])
         if not size and not offset:
@@ -94,6 +94,16 @@ class TiffChunks(Chunked):
         except (Damaged, ValueError, RuntimeError, TypeError, MemoryError):  # codecs have errors of their own
             return self._library(at)
         return pixels.transpose(2, 0, 1)
+
+    def _place(self, at: At) -> tuple[int, int]:
+        plane, row, col = at
+        offset, size = self._places[(plane * self._down + row) * self._across + col].tolist()
+        return offset, size
+
+    def place(self, at: At) -> tuple[int, int] | None:
+        """Where its bytes lie; see :meth:`Chunked.place`."""
+        offset, size = self._place(at)
+        return (offset, size) if offset > 0 and 0 < size <= self.identity[0] - offset else None
 
     def _bytes(self, offset: int, size: int) -> Bytes:
         if size <= 0 or offset <= 0 or offset + size > self.identity[0]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.cf_packing import Packing, Unpacking, own_fill
+from streamgeo.chunked import Chunked
 from streamgeo.errors import OpenError
 from streamgeo.grid import Grid
 from streamgeo.locate import Coord, CoordLocator
@@ -121,6 +122,14 @@ class GroupedScene(Scene):
             return
         for position, i in enumerate(range(len(self._targets))[window[self._stack]]):
             self._fill(i, index, out[position])
+
+    def foresee(self, window: Window) -> bool:
+        """Have the chunks of a window fetched, where it is known by now where they lie."""
+        box = tuple((window[dim].start, window[dim].stop) for dim in self._inner)
+        numbers = range(len(self._targets))[window[self._stack]] if self._stack else (0,)
+        found = [self._layouts.get(i) for i in numbers]
+        missing = [layout.foresee(box) for layout in found if isinstance(layout, Chunked)]
+        return any(missing)
 
     @cached_property
     def _unpackings(self) -> list[Unpacking]:

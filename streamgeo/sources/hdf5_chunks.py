@@ -145,6 +145,11 @@ class Hdf5Chunks(Chunked):
         except Damaged as damage:
             return self._by_library(at, damage)
 
+    def place(self, at: At) -> tuple[int, int] | None:
+        """Where its bytes lie; see :meth:`Chunked.place`."""
+        found = self._index.find(at)
+        return None if found is None or found[0] + found[1] > self.identity[0] else found[:2]
+
     def _may_be_plain(self, at: At) -> bool:
         """Whether it lies at the edge, where a file may leave filters out, and nothing would tell that it did."""
         pipeline = self._stored.pipeline
