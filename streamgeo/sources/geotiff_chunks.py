@@ -26,7 +26,7 @@ _CODECS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate", 32773: "packbits
 _PREDICTORS = {1: "", 2: ", predictor 2", 3: ", predictor 3"}
 _LARGEST = 1 << 31  # bytes of a decoded chunk
 _JPEG = 7
-_YCBCR, _CIELAB = 6, 8
+_CMYK, _YCBCR, _CIELAB = 5, 6, 8
 
 
 class Damaged(Exception):
@@ -142,11 +142,7 @@ def _image(codec: str, data: bytes, shape: tuple[int, int, int], stored: Stored)
     """A chunk that is an image file of its own."""
     import imagecodecs
 
-    if codec == "webp":
-        pixels = imagecodecs.webp_decode(data, hasalpha=shape[2] == 4)
-    else:
-        pixels = imagecodecs.lerc_decode(data, masks=False)
-    pixels = np.asarray(pixels)
+    pixels = imagecodecs.webp_decode(data, hasalpha=shape[2] == 4) if codec == "webp" else _lerc(data)
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if (
@@ -155,6 +151,21 @@ def _image(codec: str, data: bytes, shape: tuple[int, int, int], stored: Stored)
         or pixels.shape[:2] != shape[:2]
     ):
         raise Damaged(f"{codec}: {pixels.shape} {pixels.dtype} came out for {shape}")
+    return pixels
+
+
+def _lerc(data: bytes) -> Array:
+    """What a LERC chunk holds: NaN lies beside the numbers, in a mask for all bands or one for each."""
+    import imagecodecs
+
+    pixels, valid = imagecodecs.lerc_decode(data, masks=True)
+    if valid is None:
+        return pixels
+    if pixels.dtype.kind != "f":
+        raise Damaged("lerc: integers are missing")
+    if pixels.ndim == 3 and valid.shape == pixels.shape:  # bands with masks of their own come first
+        pixels, valid = pixels.transpose(1, 2, 0), valid.transpose(1, 2, 0)
+    pixels[~valid] = np.nan
     return pixels
 
 
@@ -238,7 +249,8 @@ def _stored(page: Any, like: tuple[int, tuple[int, int], str, float | None]) -> 
     if predictor == 2 and stored.itemsize == 8:
         raise Uncovered("predictor 2 with 64 bits")
     photometric = int(page.photometric)
-    if photometric in (_YCBCR, _CIELAB):  # GDAL turns them into others while it reads
+    # GDAL turns them into others while it reads.
+    if photometric in (_YCBCR, _CIELAB) or (photometric == _CMYK and stored.itemsize == 1):
         raise Uncovered(f"its colours are {page.photometric.name}")
     strips = not page.is_tiled
     rows, cols = (min(page.rowsperstrip, height), width) if strips else (page.tilelength, page.tilewidth)
