@@ -18,7 +18,7 @@ from streamgeo.errors import OpenError, StreamGeoError
 from streamgeo.grid import Grid
 from streamgeo.locate import GeoLocator
 from streamgeo.scene import Array, Scene
-from streamgeo.sources.geotiff_chunks import Stored, TiffChunks, boxes, layout
+from streamgeo.sources.geotiff_chunks import Stored, TiffChunks, boxes, exact_nodata, layout
 from streamgeo.sources.handles import POOL, identity
 from streamgeo.sources.layouts import Mapped, Put, Uncovered, current
 from streamgeo.template import Template
@@ -84,7 +84,7 @@ class GeoTiffScene(Scene):
             header = _header(src, self._bands)
             self._grid = _grid(src, len(self._bands), one=_is_int(bands))
             self._files = tuple(dict.fromkeys((path, *src.files)))
-            count, driver = src.count, src.driver
+            self._nodatavals, self._driver = tuple(src.nodatavals), src.driver
         self.dims, self.shape = self._grid.dims, self._grid.shape
         self._stored = np.dtype(header["dtype"])
         if self._stored.kind == "c" and not raw:
@@ -94,9 +94,8 @@ class GeoTiffScene(Scene):
         self.dtype = self._stored if raw else np.dtype(np.float32)
         self._masked = frozenset(band for band, masked in zip(self._bands, header.pop("masked")) if masked)
         self._packing = tuple(zip(header["scales"], header["offsets"]))
-        self._count, self._driver = count, driver
         self._nodata = tuple(
-            _exact_nodata(nodata, self._stored) if simple else None
+            exact_nodata(nodata, self._stored) if simple else None
             for simple, nodata in zip(header.pop("nodata_only"), header["nodatavals"])
         )
         header |= {
@@ -139,9 +138,8 @@ class GeoTiffScene(Scene):
         """Where the pixels lie; text where only rasterio reads them: the reason."""
         if self._driver not in ("GTiff", "COG") or not Path(self._path).is_file():
             return f"it is a file of the kind {self._driver}"
-        nodata = self._template.carry["nodatavals"][0]
         shape = (self.shape[-2], self.shape[-1])
-        like = (self._count, shape, self._stored.name, nodata)
+        like = (len(self._nodatavals), shape, self._stored.name, self._nodatavals)
         library = partial(_chunk, path=self._path, overview=self._overview)
         try:
             return layout(self._path, self._mark, self._overview, like, library)
@@ -250,17 +248,6 @@ def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
         if i == len(numbers) or numbers[i] != numbers[i - 1] + 1:
             yield start, i - start
             start = i
-
-
-def _exact_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
-    """The value that is missing where it can be told by comparing; None leaves it to GDAL."""
-    if nodata is None or dtype.kind not in "iuf":
-        return None
-    if dtype.kind == "f":
-        return nodata if dtype.itemsize >= 4 else None
-    limits = np.iinfo(dtype)
-    exact = nodata == nodata and nodata == int(nodata) and limits.min <= nodata <= limits.max
-    return int(nodata) if exact and dtype.itemsize < 8 else None
 
 
 def _nearly(values: Array, nodata: float) -> bool:

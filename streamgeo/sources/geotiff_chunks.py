@@ -19,6 +19,7 @@ from streamgeo.sources.handles import POOL
 from streamgeo.sources.layouts import Identity, Mapped, Uncovered, changed, open_bytes
 
 Array = NDArray[Any]
+Like = tuple[int, tuple[int, int], str, tuple[float | None, ...]]  # bands, shape, dtype, nodata of each band
 Library = Callable[[At], Array]  # the values of a chunk as the reference library reads it
 
 _CODECS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate", 32773: "packbits", 34887: "lerc",
@@ -26,6 +27,7 @@ _CODECS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate", 32773: "packbits
 _PREDICTORS = {1: "", 2: ", predictor 2", 3: ", predictor 3"}
 _LARGEST = 1 << 31  # bytes of a decoded chunk
 _JPEG = 7
+_NODATA = 42113  # the tag in which GDAL keeps it, for all bands
 _CMYK, _YCBCR, _CIELAB = 5, 6, 8
 
 
@@ -41,7 +43,7 @@ class Stored:
         dtype: in the byte order of the file.
         bands: of the image; ``planar`` says that each has chunks of its own.
         rows, cols: of a full chunk; strips are as wide as the image, and the last one is cut short (``strips``).
-        fill: what a pixel holds whose chunk is not stored.
+        fills: for each band, what a pixel holds whose chunk is not stored; None where only GDAL can say.
     """
 
     shape: tuple[int, int]
@@ -53,7 +55,7 @@ class Stored:
     cols: int
     codec: int
     predictor: int
-    fill: float
+    fills: tuple[float | None, ...]
 
 
 class TiffChunks(Chunked):
@@ -89,12 +91,19 @@ class TiffChunks(Chunked):
         rows = min(self._stored.rows, self._stored.shape[0] - row * self._stored.rows)
         full = (rows if self._stored.strips else self._stored.rows, self._stored.cols, self.chunks[0])
         if not size and not offset:
-            return np.broadcast_to(np.array(self._stored.fill).astype(self.dtype), (full[2], *full[:2]))
+            return self._missing(at, (full[2], *full[:2]))
         try:
             pixels = self._pixels(self._bytes(offset, size), full)
         except (Damaged, ValueError, RuntimeError, TypeError, MemoryError):  # codecs have errors of their own
             return self._library(at)
         return pixels.transpose(2, 0, 1)
+
+    def _missing(self, at: At, shape: tuple[int, int, int]) -> Array:
+        fills = self._stored.fills[at[0] :][: shape[0]]
+        if None in fills:
+            return self._library(at)
+        values = np.array(fills).astype(self.dtype)[:, None, None]
+        return np.broadcast_to(values[0, 0, 0] if len(set(map(repr, fills))) == 1 else values, shape)
 
     def _bytes(self, offset: int, size: int) -> bytes:
         if size <= 0 or offset <= 0 or offset + size > self.identity[0]:
@@ -176,7 +185,7 @@ def layout(
     path: str,
     identity: Identity,
     overview: int | None,
-    like: tuple[int, tuple[int, int], str, float | None],
+    like: Like,
     library: Callable[[Stored, At], Array],
 ) -> TiffChunks | Mapped:
     """Where the chunks of an image lie.
@@ -227,7 +236,7 @@ def _page(file: Any, overview: int | None) -> Any:
     return [page for page in file.pages[1:] if int(page.subfiletype) & 5 == 1][overview]
 
 
-def _stored(page: Any, like: tuple[int, tuple[int, int], str, float | None]) -> Stored:
+def _stored(page: Any, like: Like) -> Stored:
     bands, shape, dtype, nodata = like
     codec, predictor = int(page.compression), int(page.predictor)
     if codec == _JPEG:  # nothing tells damaged JPEG from sound one, and each decoder makes other pixels of it
@@ -257,8 +266,21 @@ def _stored(page: Any, like: tuple[int, tuple[int, int], str, float | None]) -> 
     planar = int(page.planarconfig) == 2 and bands > 1
     if rows * cols * (1 if planar else bands) * stored.itemsize > _LARGEST:
         raise Uncovered("its chunks are larger than 2 GiB")
-    fill = 0.0 if nodata is None else nodata
-    return Stored((height, width), bands, stored, planar, strips, rows, cols, codec, predictor, fill)
+    # rasterio says None also of a nodata that the dtype cannot hold, and GDAL then fills with one that it can.
+    hidden = _NODATA in page.tags or Path(f"{page.parent.filehandle.path}.aux.xml").exists()
+    fills = tuple(0.0 if value is None and not hidden else exact_nodata(value, stored) for value in nodata)
+    return Stored((height, width), bands, stored, planar, strips, rows, cols, codec, predictor, fills)
+
+
+def exact_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
+    """The value that is missing where it can be told by comparing; None leaves it to GDAL."""
+    if nodata is None or dtype.kind not in "iuf":
+        return None
+    if dtype.kind == "f":
+        return nodata if dtype.itemsize >= 4 else None
+    limits = np.iinfo(dtype)
+    exact = nodata == nodata and nodata == int(nodata) and limits.min <= nodata <= limits.max
+    return int(nodata) if exact and dtype.itemsize < 8 else None
 
 
 def _places(page: Any, stored: Stored) -> NDArray[np.int64]:
