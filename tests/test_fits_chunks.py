@@ -430,12 +430,20 @@ def test_unusual_headers_mean_what_astropy_says(cards, tmp_path):
         assert same(scene.read(), astropy_data(path, 0).astype("f4"))
 
 
-@pytest.mark.parametrize("card", ["BSCALE  =                    1", "HIERARCH BSCALE = 0.5", "END        x"])
-def test_cards_that_contradict_each_other_are_left_to_astropy(card, tmp_path):
+@pytest.mark.parametrize("card", ["BSCALE  =                    1", "HIERARCH BSCALE = 0.5"])
+def test_cards_that_contradict_each_other_are_an_error(card, tmp_path):
     path = odd_file(tmp_path / "a.fits", ["BSCALE  =                    2", card])
     assert fits_images._quickly(path, os.stat(path).st_size, None) is None
-    header = fits.getheader(path)
-    assert open_scene(path)._images[0].packing.bscale == header["BSCALE"]
+    with pytest.raises(OpenError, match="what BSCALE is cannot be told from BSCALE  = .*BSCALE"):
+        open_scene(path)
+    again = ["BSCALE  =                    2"] * 2
+    assert same(open_scene(odd_file(tmp_path / "b.fits", again)).read(), 2 * ramp(4, 5))
+
+
+def test_an_end_that_is_none_is_left_to_astropy(tmp_path):
+    path = odd_file(tmp_path / "a.fits", ["BSCALE  =                    2", "END        x"])
+    assert fits_images._quickly(path, os.stat(path).st_size, None) is None
+    assert open_scene(path)._images[0].packing.bscale == fits.getheader(path)["BSCALE"]
 
 
 def test_an_unusual_compressed_header_is_read_by_astropy(tmp_path):

@@ -279,15 +279,27 @@ def _image(hdus: Any, index: int, path: str, file_size: int) -> Image:
 
 
 def _number(header: Any, keyword: str, default: float) -> float:
-    value = header.get(keyword, default)
+    value = _card(header, keyword, default)
     if not is_number(value):
         raise OpenError(f"open_fits: {keyword} = {value!r} is not a number, so the pixels have no values")
     return float(value)
 
 
+def _card(header: Any, keyword: str, default: Any) -> Any:
+    """The value of a card. astropy scales by the last of several and shows the first, or one with HIERARCH."""
+    cards = [card for card in header.cards if card.keyword == keyword]
+    values = {repr(card.value) for card in cards}
+    if len(values) > 1 or any(card.image.startswith("HIERARCH") for card in cards):
+        raise OpenError(
+            f"open_fits: what {keyword} is cannot be told from {', '.join(card.image.strip() for card in cards)}; "
+            "leave one card of that name in the header"
+        )
+    return cards[0].value if cards else default
+
+
 def _blank(header: Any, dtype: np.dtype[Any]) -> int | None:
     """BLANK of an integer image; astropy has warned where it is not an integer."""
-    value = header.get("BLANK") if dtype.kind != "f" else None
+    value = _card(header, "BLANK", None) if dtype.kind != "f" else None
     return value if isinstance(value, int) and is_number(value) else None
 
 
