@@ -33,9 +33,7 @@ from tests.real import CASES
 
 REAL = [case for case in CASES if case.opener == "open_fits"]
 ROOT = Path(__file__).parents[1]
-COVERED = {"RICE_1", "GZIP_1", "GZIP_2"} | (
-    {"PLIO_1", "HCOMPRESS_1"} if hasattr(imagecodecs, "plio_decode") else set()
-)
+COVERED = {"RICE_1", "GZIP_1", "GZIP_2", "PLIO_1", "HCOMPRESS_1"}
 relaxed = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 pytestmark = pytest.mark.filterwarnings(
     "ignore:open_fits.*CDELT is 0", "ignore:.*BLANK.*", "ignore:.*overflow"
