@@ -29,7 +29,6 @@ from streamgeo.sources.fits_codecs import (
     GUARD,
     NOTHING,
     ZIPPED,
-    Damaged,
     Decoder,
     Stored,
 )
@@ -156,11 +155,14 @@ class FitsTiles(Chunked):
         """Decode one tile into its place; ``data`` are bytes of the file from ``low`` on, if its own are there."""
         table = self._table
         start, size, how = table.starts.item(row), table.sizes.item(row), table.how.item(row)
+        tile = f"read: tile {row} of hdu {self.hdu} of {self.path} is damaged"
+        if how == NOTHING:
+            raise OpenError(f"{tile} (no bytes are stored for it); fetch the file again")
+        if size < 0 or start < 0 or start + size > self.identity[0]:  # astropy makes zeros of it
+            raise OpenError(
+                f"{tile} ({size} bytes at {start} of a file of {self.identity[0]}); fetch the file again"
+            )
         try:
-            if how == NOTHING:
-                raise Damaged("no bytes are stored for it")
-            if size < 0 or start < 0 or start + size > self.identity[0]:
-                raise Damaged(f"{size} bytes at {start} of a file of {self.identity[0]}")
             if not data.size:
                 low, data = start, self._pread(start, size)
             values = self._decoder(data[start - low : start - low + size], how, part.shape)
@@ -171,7 +173,7 @@ class FitsTiles(Chunked):
         except OpenError:
             raise
         except Exception as error:  # the decoders have kinds of their own
-            what = f"read: tile {row} of hdu {self.hdu} of {self.path} is damaged ({error})"
+            what = f"{tile} ({error})"
             if how != ZIPPED and not self._stored.codec.startswith("GZIP"):
                 # The other decoders are those of astropy: asked again, it would say the same.
                 raise OpenError(f"{what}; fetch the file again") from error
