@@ -95,7 +95,7 @@ class Pipeline:
             except Exception as error:  # each codec of imagecodecs has an error of its own
                 raise Damaged(f"{applied[i].name}: {error}") from error
         if len(value) != size:
-            kind = Short if self.filters and len(value) < size else Damaged
+            kind = Short if len(value) < size else Damaged
             raise kind(f"it holds {len(value)} bytes of {size}")
         return np.frombuffer(value, np.uint8)
 
