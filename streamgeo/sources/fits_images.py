@@ -260,7 +260,9 @@ def _image(hdus: Any, index: int, path: str, file_size: int) -> Image:
     hdu = hdus[index]
     header, shape = hdu.header, tuple(int(n) for n in hdu.shape)
     dtype = np.dtype(DTYPES[_card(header, "BITPIX", None, path)])
-    scale, zero = (_number(header, keyword, default, path) for keyword, default in (("BSCALE", 1), ("BZERO", 0)))
+    scale, zero = (
+        _number(header, keyword, default, path) for keyword, default in (("BSCALE", 1), ("BZERO", 0))
+    )
     packing = Packing(dtype, scale, zero, _blank(header, dtype, path))
     info = hdu.fileinfo()
     offset, span = int(info["datLoc"]), int(info["datSpan"])

@@ -172,7 +172,9 @@ def _chunk_index(path: str, stamp: Identity, file: Any, dataset: Any, stored: St
 
     dataset.chunk_iter(take)
     width = len(stored.chunks) + 3
-    if 0 in rows[width - 1 :: width]:  # the library checks the sum of bytes that are not there, and dies of it
+    if (
+        0 in rows[width - 1 :: width]
+    ):  # the library checks the sum of bytes that are not there, and dies of it
         raise OpenError(f"read: the index of a dataset of {path} is damaged: it lists chunks of 0 bytes")
     if rows:
         _check(path, stamp, file, dataset, rows, width)

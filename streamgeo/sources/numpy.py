@@ -182,7 +182,9 @@ def _header(stream: Any, what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any
         return np.lib.format.read_array_header_1_0(stream)
     if version not in ((2, 0), (3, 0)):
         raise ValueError(f"{what} has version {version} of the format")
-    return np.lib.format.read_array_header_2_0(stream)  # in version 3 the names of fields are UTF-8, nothing else
+    return np.lib.format.read_array_header_2_0(
+        stream
+    )  # in version 3 the names of fields are UTF-8, nothing else
 
 
 def _member(path: str, key: str | None, file: str) -> tuple[str, tuple[int, ...], np.dtype[Any]]:
