@@ -38,7 +38,7 @@ ROOMS = [
     ["sinks.fits", "sinks.geotiff", "sinks.netcdf", "sinks.hdf5", "sinks.numpy", "sinks.zarr"], ["sinks"],
     ["scene"], ["sources.handles", "sources.cf", "sources.fits_headers", "sources.fits_codecs", "sources.tiff_headers"],
     ["sources.layouts", "sources.grid_mapping", "sources.fits_images"], ["sources.fits_tiles"],
-    ["sources.classic", "sources.hdf5_filters", "sources.geotiff_chunks"],
+    ["sources.classic", "sources.hdf5_filters", "sources.hdf5_heaps", "sources.geotiff_chunks"],
     ["sources.hdf5_chunks", "sources.geotiff_headers"], ["sources.hdf5_index"], ["sources.grouped"],
     ["sources.fits", "sources.geotiff", "sources.netcdf", "sources.hdf5", "sources.numpy", "sources.zarr",
      "sources.stack"],
