@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from streamgeo.begin import buffer_of_scenes
 from streamgeo.chain import Buffer
-from streamgeo.dataarrays import xarray
 from streamgeo.errors import StepError
 from streamgeo.grid import Grid
 from streamgeo.locate import Coord, CoordLocator, GeoLocator, Locator
+from streamgeo.optional import optional
 from streamgeo.scene import Scene
 from streamgeo.sources.cf import Variable, horizontal
 from streamgeo.template import Template
@@ -44,7 +44,7 @@ def from_xarray(data: Any, key: str = "image") -> Buffer:
     >>> len(chain), chain[0]["sst"].shape, chain.scene("sst").grid.dims
     (1, (4, 6), ('lat', 'lon'))
     """
-    xarray("from_xarray")
+    optional("xarray", "xarray", "from_xarray")
     arrays = [data] if hasattr(data, "dims") or not isinstance(data, Iterable) else list(data)
     if not arrays:
         raise StepError("from_xarray: give a DataArray, or several")
@@ -139,7 +139,7 @@ def _even(data: Any, dim: str, edge: float, step: float) -> tuple[float, float] 
 
 
 def _coords(data: Any, dims: Sequence[str]) -> Locator | None:
-    module = xarray("from_xarray")
+    module = optional("xarray", "xarray", "from_xarray")
     mapping = data.encoding.get("grid_mapping", data.attrs.get("grid_mapping", _SPATIAL_REF))
     coords: list[Coord] = []
     crs: dict[str, Any] | None = None

@@ -12,28 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.errors import GridError, StepError
+from streamgeo.errors import GridError
 from streamgeo.grid import Grid
 from streamgeo.locate import Coord, CoordLocator, GeoLocator
+from streamgeo.optional import optional
 
 Array = NDArray[Any]
 _SPATIAL_REF = "spatial_ref"
 _PLAIN = (str, int, float, bool, np.generic, np.ndarray, list, tuple)
-
-
-def xarray(what: str) -> Any:
-    """The module xarray.
-
-    Raises:
-        StepError: where it is not installed.
-    """
-    try:
-        import xarray as module
-    except ImportError as error:
-        raise StepError(
-            f"{what}: it needs xarray, which is not installed ({error}); pip install 'streamgeo[xarray]'"
-        ) from None
-    return module
 
 
 # -- to xarray ------------------------------------------------------------------------------------------
@@ -58,7 +44,7 @@ def to_dataarray(
         StepError: where xarray is not installed.
         GridError: when values and grid have different shapes.
     """
-    module = xarray(what)
+    module = optional("xarray", "xarray", what)
     if tuple(values.shape) != grid.shape:
         raise GridError(f"{what}: the values have shape {values.shape}, the grid {grid.sizes}")
     coords: dict[str, Any] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -90,26 +89,6 @@ def test_fits_keeps_its_header(tmp_path: Path) -> None:
     found = sg.open_fits()(path).to_xarray()
     assert found.dims == ("y", "x")
     assert found.attrs["TELESCOP"] == "MADE"
-
-
-def test_without_xarray_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "xarray", None)
-    (path,) = made.sea(tmp_path, count=1, shape=(4, 6))
-    scene = sg.open_netcdf("sst")(path)
-    for call in (
-        scene.to_xarray,
-        lambda: sg.from_xarray(None),
-        lambda: climate.on_dataarray(abs)(np.ones(3)),
-    ):
-        with pytest.raises(StepError, match=r"streamgeo\[xarray\]"):
-            call()
-
-
-def test_without_scipy_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "scipy", None)
-    monkeypatch.setitem(sys.modules, "scipy.ndimage", None)
-    with pytest.raises(StepError, match=r"needs scipy.*streamgeo\[xarray\]"):
-        climate.fill_gaps()(np.array([[1.0, np.nan]]))
 
 
 # -- to_rasterio ----------------------------------------------------------------------------------------
