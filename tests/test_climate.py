@@ -517,6 +517,23 @@ def test_fft_against_scipy(dims: str | tuple[str, ...], shift: bool) -> None:
     assert (y**2).sum() == pytest.approx((x**2).sum())  # Parseval
 
 
+def test_fft_leaves_land_alone() -> None:
+    x = np.random.default_rng(0).normal(size=GLOBE.shape)
+    x[:, 2:5, 7] = np.nan  # land, at all times
+    y = climate.fft("time")(x, grid=GLOBE)
+    assert np.isnan(y[:, :, 2:5, 7]).all()
+    assert np.isnan(y).sum() == 2 * np.isnan(x).sum()
+    np.testing.assert_allclose(climate.fft("time").undo(y, grid=GLOBE), x, atol=1e-12)
+    x[1, 9, 9] = np.nan
+    with pytest.raises(StepError, match=r"climate.fft: 1 of 1080 values are NaN beside others.*fill_nan"):
+        climate.fft("time")(x, grid=GLOBE)
+    with pytest.raises(StepError, match="climate.fft: 16 of 1080 values"):
+        climate.fft(("lat", "lon"))(x, grid=GLOBE)
+    x[1] = np.nan  # a month without data
+    with pytest.raises(StepError, match="climate.fft: 12 of 1080"):
+        climate.fft(("lat", "lon"))(x, grid=GLOBE)
+
+
 def test_low_pass_over_time_in_a_chain(sea: list[Path]) -> None:
     chain = (
         sg.files(sea[:1], key="sst")
@@ -577,3 +594,13 @@ def test_velocity_goes_round_the_globe() -> None:
     v = climate.geostrophic()(level, grid=globe(level, lat, lon))[1]
     turned = climate.geostrophic()(np.roll(level, 7, 1), grid=globe(level, lat, lon))[1]
     np.testing.assert_allclose(turned, np.roll(v, 7, 1), rtol=1e-9, atol=1e-12)
+
+
+def test_no_velocity_at_the_equator_and_at_the_poles() -> None:
+    lat, lon = np.linspace(-90, 90, 37), np.arange(36) * 10.0
+    level = np.random.default_rng(0).normal(size=(37, 36))
+    found = climate.geostrophic(equator=0)(level, grid=globe(level, lat, lon))
+    none = np.isin(lat, [-90, 0, 90])
+    assert np.isnan(found[:, none]).all()
+    assert np.isfinite(found[:, ~none]).all()
+    assert np.abs(found).max(initial=0, where=np.isfinite(found)) < 100
