@@ -36,9 +36,9 @@ def to_dataarray(
     """A DataArray of values that lie on a grid.
 
     Coordinates are decoded as ``xarray.decode_cf`` does it (times in any calendar, packed latitudes). CRS +
-    affine gives the vectors ``x`` and ``y`` of the pixel centres where the grid is not rotated, and
-    ``spatial_ref`` with CRS and transform; a CF grid mapping becomes a scalar coordinate under its name. A
-    FITS WCS stays in the attributes.
+    affine gives the vectors ``x`` and ``y`` of the pixel centres (where the grid is rotated, the planes ``xc``
+    and ``yc``), and ``spatial_ref`` with CRS and transform; a CF grid mapping becomes a scalar coordinate under its
+    name. A FITS WCS stays in the attributes.
 
     Raises:
         StepError: where xarray is not installed.
@@ -94,11 +94,15 @@ def _georeference(module: Any, grid: Grid) -> dict[str, Any]:
     coords: dict[str, Any] = {}
     crs = grid.crs
     if affine[1] == affine[3] == 0:
-        world = grid.pixel_to_world(**{ydim: np.arange(grid.sizes[ydim]), xdim: np.zeros(1)})["y"]
+        down = grid.pixel_to_world(**{ydim: np.arange(grid.sizes[ydim]), xdim: np.zeros(1)})["y"]
         across = grid.pixel_to_world(**{ydim: np.zeros(1), xdim: np.arange(grid.sizes[xdim])})["x"]
         described = {"x": {}, "y": {}} if crs is None else _axes_of(crs)
-        coords[ydim] = module.Variable((ydim,), world, described["y"])
+        coords[ydim] = module.Variable((ydim,), down, described["y"])
         coords[xdim] = module.Variable((xdim,), across, described["x"])
+    else:  # rotated: the place of each pixel, as rioxarray has it
+        rows, columns = np.indices((grid.sizes[ydim], grid.sizes[xdim]), sparse=True)
+        world = grid.pixel_to_world(**{ydim: rows, xdim: columns})
+        coords["xc"], coords["yc"] = (module.Variable((ydim, xdim), world[name]) for name in ("x", "y"))
     a, b, c, d, e, f = affine
     content: dict[str, Any] = {"GeoTransform": " ".join(repr(float(v)) for v in (c, a, b, f, d, e))}
     if crs is not None:
