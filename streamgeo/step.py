@@ -253,7 +253,9 @@ class Step:
         return self.inverse
 
     def _array(self, value: Any) -> Any:
-        if type(value) is np.ndarray and value.dtype.kind not in "OV":  # nearly always
+        if (
+            type(value) is np.ndarray and value.dtype.isnative and value.dtype.kind not in "OV"
+        ):  # nearly always
             return value
         if isinstance(value, tuple):
             raise StepError(
@@ -271,7 +273,7 @@ class Step:
             raise StepError(
                 f"{self.label} returned {type(value).__name__}; a step must return an array of numbers"
             )
-        return array
+        return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
     # -- what is known without running ------------------------------------------------------------------
 
@@ -308,8 +310,8 @@ class Step:
     def dtype_after(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
         """Dtype of the output for a dtype of the input."""
         if self.dtype is not None:
-            return np.dtype(self.dtype(dtype))
-        return dtype if dtype.kind in "fc" else np.dtype(np.float32)
+            return np.dtype(self.dtype(dtype)).newbyteorder("=")
+        return dtype.newbyteorder("=") if dtype.kind in "fc" else np.dtype(np.float32)
 
     def replaced(self, *, inverse: Any, reach: Reach) -> Step:
         """The same forward with another inverse or reach; no longer what its factory made."""
