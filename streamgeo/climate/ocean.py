@@ -62,6 +62,7 @@ def geostrophic(equator: float = 5.0, gravity: float = 9.81) -> Step:
         reach=POINT,
         grid=moves,
         lossy="the mean of the sea level, and its equator",
+        units="m s-1",
     )
 
 

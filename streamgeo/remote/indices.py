@@ -157,7 +157,7 @@ def index(name: str | Sequence[str], bands: Sequence[str]) -> Step:
         partial(_indices_in, **bound),
         windowed=True,
     )
-    return Step(partial(_indices, **bound), reach=POINT, grid=moves, lossy="the bands")
+    return Step(partial(_indices, **bound), reach=POINT, grid=moves, lossy="the bands", units="1")
 
 
 def _indices_in(

@@ -110,6 +110,7 @@ def qa_mask(
         reach=POINT,
         dtype=_mask_dtype,
         lossy="all but the mask of the flags",
+        units="1",
     )
 
 
@@ -167,6 +168,7 @@ def class_mask(classes: int | str | Sequence[int | str], invert: bool = False) -
         reach=POINT,
         dtype=_mask_dtype,
         lossy="all but the mask of the classes",
+        units="1",
     )
 
 
