@@ -59,11 +59,11 @@ def test_each_time_has_all_channels(tmp_path: Path) -> None:
         ("171_0048.00", "193_0050.00", "211_0047.00"),
     ]
     assert reasons(matched) == {
-        "171_0024.00": "no 211 within 8 s",
-        "171_0036.00": "no 193 within 8 s",
-        "193_0023.00": "it belongs to 171_0024.00.fits, which has no 211 within 8 s",
-        "193_0200.00": "no 171 within 8 s that has not a nearer one",
-        "211_0037.00": "it belongs to 171_0036.00.fits, which has no 193 within 8 s",
+        "171_0024.00": "no 211 within 8 s; the nearest is 13 s away",
+        "171_0036.00": "no 193 within 8 s; the nearest is 13 s away",
+        "193_0023.00": "it belongs to 171_0024.00.fits, which has no 211 within 8 s; the nearest is 13 s away",
+        "193_0200.00": "no 171 within 8 s; the nearest is 152 s away",
+        "211_0037.00": "it belongs to 171_0036.00.fits, which has no 193 within 8 s; the nearest is 13 s away",
     }
     assert repr(matched) == "<3 times of 171, 193, 211; 5 files left out>"
     assert [Path(v).stem for v in matched.samples[1].values()] == [
@@ -73,6 +73,19 @@ def test_each_time_has_all_channels(tmp_path: Path) -> None:
     ]
     near = {"171": [group[0] for group in matched], "193": [group[1] for group in matched]}
     assert len(match_channels(near, Quantity(0.05, "min"))) == 2
+
+
+def test_why_a_file_has_no_partner(tmp_path: Path) -> None:
+    first = [write(tmp_path / "a", "171", 0), write(tmp_path / "a", "171", 2)]
+    matched = match_channels({"171": first, "193": [write(tmp_path / "b", "193", 3)]}, 12.0)
+    assert names(matched) == [("171_0002.00", "193_0003.00")]
+    assert reasons(matched) == {"171_0000.00": "no 193 within 12 s that has not a nearer one"}
+    bad = [write(tmp_path / "c", "193", 3, QUALITY=1)]
+    matched = match_channels({"171": first[:1], "193": bad}, 12.0, select.quality(absent=True))
+    assert reasons(matched) == {
+        "171_0000.00": "no 193 that can be used",
+        "193_0003.00": "QUALITY=0x00000001: bit 0 is set",
+    }
 
 
 def test_no_pixel_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

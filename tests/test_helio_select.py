@@ -96,6 +96,9 @@ def test_it_goes_with_the_rest_of_a_chain(folder: Path) -> None:
 
 
 def test_plain_functions_and_streams(folder: Path) -> None:
+    lacking = opened(folder).filter_by_attrs("image", lambda attrs: attrs["NONE"] == 0)
+    with pytest.raises(SampleError, match=r"sample 0: filter_by_attrs failed on 00.fits: KeyError: 'NONE'"):
+        len(lacking)
     chain = opened(folder).filter_by_attrs("image", lambda attrs: attrs["QUALITY"] == 0)
     assert len(chain) == 19
     assert "does not hold" in chain.left_out()["03.fits"]
@@ -153,6 +156,7 @@ def test_what_has_no_header(folder: Path) -> None:
         (select.quality(), {"QUALITY": -(1 << 63) + 2}, "QUALITY=0x8000000000000002: bits 1, 63 are set"),
         (select.missing_values(), {"MISSVALS": 0}, None),
         (select.missing_values(), {"MISSVALS": 1}, "MISSVALS=1 is more than 0"),
+        (select.missing_values(9), {"MISSVALS": 16235149}, "MISSVALS=16235149 is more than 9"),
         (select.missing_values(2), {"MISSVALS": 2}, None),
         (select.missing_values(0.5), {"MISSVALS": 2}, "the header has no TOTVALS above 0"),
         (select.missing_values(0.5), {"MISSVALS": 2, "TOTVALS": 4}, None),
