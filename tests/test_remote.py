@@ -14,7 +14,7 @@ import rasterio
 from rasterio.transform import from_origin
 
 import streamgeo as sg
-from streamgeo import remote
+from streamgeo import made, remote
 from streamgeo.errors import MissingKeyError, OpenError, StepError
 
 LANDSAT = "remote_sensing/landsat8/LC08_L1TP_224077_20200518_20200518_01_RT_B{}.TIF"
@@ -491,3 +491,14 @@ def test_radar_in_decibel_against_rasterio(samples: Path) -> None:
         power = file.read(1, masked=True).filled(np.nan)
     np.testing.assert_allclose(found, 10 * np.log10(np.maximum(power, 1e-5)), rtol=1e-5, atol=1e-5)
     assert np.nanmedian(found) < 0
+
+
+def test_bands_of_a_sample_may_be_paths(tmp_path: Path) -> None:
+    files = made.landsat(tmp_path, shape=(40, 50))
+    bands = [files["B4"], files["B5"]]
+    found = [
+        sg.buffer_from_vector([{"image": given}]).key_transform("image", sg.open_geotiff())[0]["image"]
+        for given in (bands, [str(path) for path in bands])
+    ]
+    assert found[0].shape == (2, 40, 50)
+    np.testing.assert_array_equal(*found)
