@@ -179,7 +179,9 @@ def landsat(folder: Path, shape: tuple[int, int] = (420, 510)) -> dict[str, Path
     for name, stored in values.items():
         with rasterio.open(paths[name], "w", **profile) as file:
             file.write(stored.astype(np.uint16), 1)
-    factors = [f"REFLECTANCE_{k}_BAND_{b[1]} = {n}" for b in bands for k, n in (("MULT", 2e-5), ("ADD", -0.1))]
+    factors = [
+        f"REFLECTANCE_{k}_BAND_{b[1]} = {n}" for b in bands for k, n in (("MULT", 2e-5), ("ADD", -0.1))
+    ]
     paths["MTL"].write_text("\n".join([f"SUN_ELEVATION = {elevation}", *factors, "END"]))
     return paths
 
