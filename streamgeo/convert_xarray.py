@@ -99,8 +99,9 @@ def grid_of(data: Any, what: str = "from_xarray") -> Grid:
     Raises:
         StepError: for an object that is no DataArray.
     """
-    if not (hasattr(data, "dims") and hasattr(data, "coords") and hasattr(data, "values")):
-        raise StepError(f"{what}: {type(data).__name__} is no xarray.DataArray")
+    if not all(hasattr(data, name) for name in ("dims", "coords", "values", "shape")):
+        hint = "; give one of its variables" if hasattr(data, "data_vars") else ""
+        raise StepError(f"{what}: {type(data).__name__} is no xarray.DataArray{hint}")
     dims = tuple(str(dim) for dim in data.dims)
     if len(set(dims)) != len(dims):
         raise StepError(f"{what}: the dims {dims} are not unique")
@@ -179,7 +180,13 @@ def _coords(data: Any, dims: Sequence[str]) -> Locator | None:
         if name == mapping and coord.ndim == 0:
             crs = {**coord.attrs, "name": str(name)}
             continue
-        stored = module.conventions.encode_cf_variable(coord.variable)
+        try:
+            stored = module.conventions.encode_cf_variable(coord.variable)
+        except (NotImplementedError, TypeError, ValueError) as error:
+            raise StepError(
+                f"from_xarray: the coordinate {str(name)!r} cannot be written as CF has it ({error}); take it out with "
+                f".drop_vars({str(name)!r}), or make a plain one of it with .reset_index({str(name)!r})"
+            ) from error
         raw = np.asarray(stored.values)
         if raw.dtype.kind in "iufbSU":
             named = (

@@ -89,6 +89,18 @@ def test_times_follow_the_window(sea: list[Path]) -> None:
     ]
 
 
+@pytest.mark.parametrize("attrs", [{}, {"_FillValue": -999.0}])
+def test_times_that_are_missing_are_no_times(attrs: dict[str, float]) -> None:
+    values = np.array([0.0, np.nan if not attrs else -999.0, 31.0])
+    coord = Coord("time", ("time",), values, {"units": "days since 2000-01-01", **attrs})
+    grid = Grid.of(("time",), (3,), CoordLocator((coord,), ("time",)))
+    with pytest.raises(
+        GridError, match=r"climate.times: 1 of 3 times of 'time' are missing \(the first is number 1\)"
+    ):
+        climate.times(grid)
+    assert [date.month for date in climate.times(grid.crop(Window({"time": (2, 3)})))] == [2]
+
+
 def test_times_errors() -> None:
     with pytest.raises(GridError, match="has no time coordinate"):
         climate.times(PLANE)
@@ -604,3 +616,38 @@ def test_no_velocity_at_the_equator_and_at_the_poles() -> None:
     assert np.isnan(found[:, none]).all()
     assert np.isfinite(found[:, ~none]).all()
     assert np.abs(found).max(initial=0, where=np.isfinite(found)) < 100
+
+
+# -- longitudes that begin anew within the file ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [350.0, -10.0])
+def test_longitudes_that_begin_anew(start: float) -> None:
+    """A region across Greenwich in 0..360, or one in -180..180: the same numbers, whatever the file calls them."""
+    lat, lon = np.arange(10.0, 50, 5), start + np.arange(0, 30, 2.5)
+    level = np.random.default_rng(0).normal(size=(8, 12))
+    plain, jumped = globe(level, lat, lon), globe(level, lat, np.mod(lon, 360))
+    steps = [climate.geostrophic(), climate.subset(lon=(-5, 4))]
+    steps += [
+        climate.regrid(np.arange(15.0, 40, 5), np.arange(-5.0, 15, 5), method)  # type: ignore[arg-type]
+        for method in ("bilinear", "nearest", "conservative")
+    ]
+    for step in steps:
+        expected = step(level, grid=plain)
+        assert np.isfinite(expected).any()
+        np.testing.assert_allclose(step(level, grid=jumped), expected, rtol=1e-12)
+        if step.inverse is not None:
+            np.testing.assert_allclose(
+                step.undo(expected, grid=jumped), step.undo(expected, grid=plain), rtol=1e-12
+            )
+    far = climate.regrid([20.0, 25.0], [100.0, 110.0])(level, grid=jumped)
+    assert np.isnan(far).all()  # and not between 18 and 350 degrees
+
+
+def test_a_globe_that_begins_at_180_goes_round() -> None:
+    lat, lon = np.array([0.0, 10.0]), np.mod(180 + np.arange(36) * 10.0, 360)
+    level = np.random.default_rng(0).normal(size=(2, 36))
+    grid = globe(level, lat, lon)
+    np.testing.assert_array_equal(climate.cyclic(2)(level, grid=grid)[:, :2], level[:, -2:])
+    turned = climate.subset(lon=(-180, 180))
+    np.testing.assert_array_equal(turned(level, grid=grid), level)

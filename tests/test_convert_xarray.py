@@ -227,6 +227,11 @@ def test_from_xarray_errors() -> None:
         sg.from_xarray([])
     with pytest.raises(StepError, match="give numbers"):
         sg.from_xarray(xr.DataArray(["a", "b"], dims="x"))
+    field = xr.DataArray(np.ones((2, 3)), dims=("y", "x"))
+    with pytest.raises(StepError, match=r"Dataset is no xarray.DataArray; give one of its variables"):
+        sg.from_xarray(field.to_dataset(name="a"))
+    with pytest.raises(StepError, match=r"the coordinate 'z' cannot be written as CF.*reset_index\('z'\)"):
+        sg.from_xarray(field.stack(z=("y", "x")))
 
 
 @pytest.mark.parametrize("grid", [EARTH, GLOBE])

@@ -78,7 +78,7 @@ def _of(x: Array, window: Window, whole: Grid, equator: float, gravity: float) -
     where, ydim, xdim = _vectors(whole)
     yaxis, xaxis = whole.dims.index(ydim), whole.dims.index(xdim)
     lats = where.lat[window[ydim]]
-    north, east = (np.radians(v) * RADIUS for v in (lats, np.unwrap(where.lon, period=360)[window[xdim]]))
+    north, east = (np.radians(v) * RADIUS for v in (lats, where.lon[window[xdim]]))
     round_ = east.size == where.lon.size and goes_round(where.lon)
     level, lat = work.astype(np.float64), np.radians(_shaped(lats, yaxis, work.ndim))
     turn = 2 * OMEGA * np.sin(lat)
