@@ -306,6 +306,48 @@ def test_climatology_against_xarray(sea: list[Path], by: str) -> None:
     assert not found.count[rest].any()
 
 
+def daily(folder: Path, name: str, year: int, calendar: str) -> Path:
+    """A year of days, whose value is the number of the day."""
+    import netCDF4
+
+    path = folder / f"{name}.nc"
+    with netCDF4.Dataset(path, "w") as file:
+        for dim, size in (("time", None), ("lat", 2), ("lon", 3)):
+            file.createDimension(dim, size)
+        time = file.createVariable("time", "f8", ("time",))
+        time.setncatts({"units": f"days since {year}-01-01", "calendar": calendar})
+        leap = calendar == "standard" and year % 4 == 0
+        time[:] = np.arange(360 if calendar == "360_day" else 366 if leap else 365)
+        values = file.createVariable("t", "f4", ("time", "lat", "lon"))
+        values[:] = np.arange(time.size)[:, None, None] + np.zeros((2, 3))
+    return path
+
+
+def test_days_of_leap_years_and_of_other_calendars(tmp_path: Path) -> None:
+    plain, leap = daily(tmp_path, "plain", 2003, "standard"), daily(tmp_path, "leap", 2004, "standard")
+    chain = sg.files([plain, leap], key="t").key_transform("t", sg.open_netcdf("t"))
+    normals = climate.fit_climatology(chain, "t", by="dayofyear")
+    np.testing.assert_array_equal(normals.mean[:, 0, 0], np.arange(366))
+    assert normals.count[:, 0, 0].tolist() == [2] * 365 + [1]
+    normals.save(tmp_path / "normals.npz")
+    for number in (0, 1):
+        departure = chain.key_transform("t", climate.anomaly(str(tmp_path / "normals.npz"))).scene(
+            "t", number
+        )
+        np.testing.assert_array_equal(departure.array, 0)
+    short = climate.fit_climatology(chain.take(1), "t", by="dayofyear")
+    assert np.isnan(short.mean[365]).all()  # 31 December of leap years only
+    assert np.isfinite(short.mean[:365]).all()
+    even = daily(tmp_path, "even", 2003, "360_day")
+    others = sg.files([plain, even], key="t").key_transform("t", sg.open_netcdf("t"))
+    with pytest.raises(
+        StepError, match=r"even.nc counts days in a calendar of 360_day, and plain.nc in one of leap"
+    ):
+        climate.fit_climatology(others, "t", by="dayofyear")
+    by_month = climate.fit_climatology(others, "t", by="month")
+    assert by_month.count[:, 0, 0].tolist() == [61, 58, *[61, 60] * 2, 61, 61, 60, 61, 60, 61]
+
+
 def test_climatology_over_all_times(sea: list[Path]) -> None:
     chain = sg.files(sea, key="sst").key_transform("sst", sg.open_netcdf("sst"))
     found = climate.fit_climatology(chain, "sst", by=None)

@@ -167,6 +167,23 @@ def test_on_real_files(samples: Path) -> None:
         {"aia": [samples / "helio" / "AIA20110319_105400_0171.fits"], "Br": matched[0][2:]}, 60
     )
     assert len(wide) == 0 and len(wide.left_out) == 2
+    assert "the nearest is 2" in wide.left_out[str(samples / "helio" / "AIA20110319_105400_0171.fits")]
+
+
+@pytest.mark.filterwarnings("ignore:open_fits")
+def test_slit_jaw_images_and_levels_of_eit(samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """IRIS of one minute in two channels, a third file years apart; EIT, whose dates are of two forms."""
+    monkeypatch.setattr(FitsScene, "_read_into", None)
+    monkeypatch.setattr(FitsScene, "_read", None)
+    folder = samples / "helio"
+    iris = match_channels({name: str(folder / f"iris_*SJI_{name}_*.fits") for name in ("1330", "1400")}, 60)
+    assert [[Path(path).name[8:23] for path in group] for group in iris] == [["20210905_001833"] * 2]
+    assert [Path(path).name[8:16] for path in iris.left_out] == ["20130801"]
+    eit = {"195": folder / "eit_l1_20020625_100011.fits", "171": folder / "efz20040301.010016_s.fits"}
+    apart = match_channels({name: [path] for name, path in eit.items()}, 3600)
+    assert not len(apart)
+    assert "no 171 within 3600 s; the nearest is 5.3" in apart.left_out[str(eit["195"])]  # 614.6 days
+    assert len(match_channels({name: [path] for name, path in eit.items()}, Quantity(615, "day"))) == 1
 
 
 times = st.lists(st.integers(0, 60), max_size=14).map(sorted)

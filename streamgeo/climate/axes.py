@@ -58,7 +58,7 @@ def decoded(coord: Coord) -> NDArray[Any]:
     """The values of a time coordinate as cftime datetimes."""
     import cftime
 
-    calendar = str(coord.attrs.get("calendar", "standard")).lower()
+    calendar = calendar_of(coord)
     try:
         dates = cftime.num2date(coord.values, _units(coord), calendar, only_use_cftime_datetimes=True)
     except (ValueError, OverflowError) as error:
@@ -73,6 +73,19 @@ def decoded(coord: Coord) -> NDArray[Any]:
             f"{missing[0]}); leave them out with sg.crop(...)"
         )
     return np.ma.getdata(dates)
+
+
+def calendar_of(coord: Coord) -> str:
+    """The calendar of a time coordinate, in small letters; ``standard`` where it says none."""
+    return str(coord.attrs.get("calendar", "standard")).lower()
+
+
+def days_in_years(coord: Coord) -> str:
+    """What calendars have in common whose days of the year have the same numbers."""
+    calendar = calendar_of(coord)
+    alike = {"noleap": "365_day", "all_leap": "366_day"}
+    leap = ("standard", "gregorian", "proleptic_gregorian", "julian", "tai")
+    return "leap years" if calendar in leap else alike.get(calendar, calendar)
 
 
 def _units(coord: Coord) -> str:
