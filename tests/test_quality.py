@@ -28,7 +28,7 @@ HEAVY = (
 # Imports go only towards the start of this list; modules of one room may not import each other, except that
 # a package's parts may import what stands in brackets before them.
 ROOMS = [
-    ["errors"], ["gate"], ["headers"], ["window", "cf_packing", "names", "netcdf_lock"], ["locate"],
+    ["errors"], ["gate"], ["headers"], ["window", "cf_packing", "names", "netcdf_lock", "optional"], ["locate"],
     ["fits_cards", "fits_packing"],
     ["grid"], ["template", "parameters", "digest", "dataarrays", "convert"], ["meter"],
     ["chunks", "order", "slots"], ["spill"], ["chunked"], ["step"], ["pointwise"],
