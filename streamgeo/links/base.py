@@ -130,7 +130,7 @@ class Node:
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
-        for name in ("depth", "seed", "random", "_state", "_maps"):
+        for name in ("depth", "seed", "random", "_state", "_maps", "_bare"):
             state.pop(name, None)
         return state
 
@@ -199,6 +199,10 @@ def as_value(value: Any) -> Any:
 
     Text stays text (a path), bytes become int8 as in mlx-data, a masked array gets NaN where it is masked.
     """
+    if type(value) is np.ndarray and value.dtype.isnative:  # nearly always
+        view = value.view()
+        view.setflags(write=False)
+        return view
     if isinstance(value, (str, np.str_)):
         return np.str_(value)
     if isinstance(value, bytes):
@@ -215,7 +219,7 @@ def as_value(value: Any) -> Any:
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     view = array.view()
-    view.flags.writeable = False
+    view.setflags(write=False)
     return view
 
 
