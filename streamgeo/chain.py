@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from numbers import Integral, Real
 from typing import Any, Self, overload
 
 from numpy.typing import NDArray
@@ -78,10 +80,10 @@ class Chain(Transforms, Arrays, Images, Media, Text, Batches, Caching):
                 larger than that waits alone.
 
         Raises:
-            ChainError: when one of them is not a whole number, 1 or more.
+            ChainError: when one of them is not a whole number, 1 or more (of threads, 1024 at most).
         """
-        size = whole("prefetch", "prefetch_size", prefetch_size, 1)
-        threads = whole("prefetch", "num_threads", num_threads, 1)
+        size = whole("prefetch", "prefetch_size", prefetch_size, 1, links.MOST_AHEAD)
+        threads = whole("prefetch", "num_threads", num_threads, 1, links.MOST_THREADS)
         most = None if max_bytes is None else whole("prefetch", "max_bytes", max_bytes, 1)
         return self._stream(links.Prefetch(links.made_ahead(self.node, size, threads), size, threads, most))
 
@@ -194,7 +196,10 @@ class Buffer(BufferOrder, BufferBatches, Chain):
         if isinstance(index, slice):
             return self._slice(index)
         size = len(self)
-        number = int(index)
+        try:
+            number = operator.index(index)
+        except TypeError:
+            raise ChainError(f"Buffer: index {index!r} must be a whole number or a slice") from None
         if not -size <= number < size:
             raise IndexError(f"sample {number} of a Buffer of {size}")
         number %= size
@@ -202,7 +207,7 @@ class Buffer(BufferOrder, BufferBatches, Chain):
             return finished(self.node.item(number, _run(self.node, 0)))
 
     def __iter__(self) -> Iterator[Sample]:
-        return self.to_stream().__iter__()
+        return self.to_stream()._runner.begin()
 
     def sliding_window(self, key: str, size: int, stride: int, dim: int = -1, index_key: str = "") -> Stream:
         """The sample once for each window of an array; see :meth:`Stream.sliding_window`."""
@@ -266,6 +271,7 @@ class Stream(StreamOrder, StreamBatches, Readers, Chain):
         return self._with(node)
 
     def __iter__(self) -> Iterator[Sample]:
+        self._runner.look()
         return self._runner.begin()
 
     def __next__(self) -> Sample:
@@ -306,16 +312,19 @@ class Stream(StreamOrder, StreamBatches, Readers, Chain):
         Args:
             action: ``"raise"`` (the default of a stream) or ``"skip"``: leave it out, log it, and list its
                 error in :attr:`skipped`. A batch then has the samples that are left.
-            limit: how many may be skipped: a whole number, or a share (a float below 1) of what came so far.
+            limit: how many samples of an epoch may be skipped: a whole number, or a share (a float up to 1).
 
         Raises:
-            ChainError: on reading, when more were skipped.
+            ChainError: on reading, when more were skipped: at once for a number; a share is looked at from the
+                100th sample on, and at the end of the epoch.
         """
         if action not in ("raise", "skip"):
             raise ChainError(f'on_error: {action!r} must be "raise" or "skip"')
-        if limit < 0 or (isinstance(limit, float) and limit > 1):
+        number = isinstance(limit, Real) and not isinstance(limit, bool)
+        if not number or not limit >= 0 or (not isinstance(limit, Integral) and limit > 1):
             raise ChainError(f"on_error: limit={limit!r} must be a whole number, or a share from 0.0 to 1.0")
-        return type(self)(self.node, OnError(action, limit), self.line)
+        most = int(limit) if isinstance(limit, Integral) else float(limit)
+        return type(self)(self.node, OnError(action, most), self.line)
 
     def progress(self) -> Self:
         """The same stream, with one line of progress on the terminal while it is read.
@@ -367,7 +376,13 @@ class Stream(StreamOrder, StreamBatches, Readers, Chain):
         return self
 
     def to_buffer(self) -> Buffer:
-        """All samples of one epoch, held in memory."""
+        """All samples of one epoch, held in memory.
+
+        Raises:
+            ChainError: for a stream without end.
+        """
+        if self.node.endless:
+            raise ChainError("to_buffer: the stream has no end; cut it first, with .take(count)")
         return Buffer(links.Vector(list(self), f"{self.node.text()}.to_buffer()"))
 
     def to_mlx(self) -> Any:

@@ -115,6 +115,11 @@ class Node:
         return self.parent is not None and self.parent.random
 
     @property
+    def endless(self) -> bool:
+        """Whether it is known that its samples never end."""
+        return self.parent is not None and self.parent.endless
+
+    @property
     def path(self) -> list[Node]:
         """All links, from the source to this one."""
         return [*(self.parent.path if self.parent is not None else []), self]
@@ -216,6 +221,8 @@ def as_value(value: Any) -> Any:
     if hasattr(value, "to_value") and hasattr(value, "unit"):
         raise ChainError(f"a Quantity in {value.unit} would lose its unit in a sample; give .to_value(unit)")
     array = np.asarray(value)
+    if array.dtype.kind == "O" and not isinstance(value, np.ndarray):
+        raise ChainError(f"a value is a {type(value).__name__}; give an array, a number, text or bytes")
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     view = array.view()
