@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self, overload
 
@@ -16,7 +18,7 @@ from streamgeo.grid import Grid
 from streamgeo.inverse import Inverse
 from streamgeo.parameters import function_name
 from streamgeo.plan import Run, finished, naming
-from streamgeo.predict import Inverses, Model, Note, Wanted, predict
+from streamgeo.predict import Inverses, Model, Wanted, Watch, predict
 from streamgeo.running import RAISE, OnError, Runner
 from streamgeo.scene import Scene
 from streamgeo.stats import Stats
@@ -82,10 +84,10 @@ class Chain(Transforms, Arrays, Images, Media, Text, Batches, Caching):
                 larger than that waits alone.
 
         Raises:
-            ChainError: when one of them is not a whole number, 1 or more.
+            ChainError: when one of them is not a whole number, 1 or more (of threads, 1024 at most).
         """
-        size = whole("prefetch", "prefetch_size", prefetch_size, 1)
-        threads = whole("prefetch", "num_threads", num_threads, 1)
+        size = whole("prefetch", "prefetch_size", prefetch_size, 1, links.MOST_AHEAD)
+        threads = whole("prefetch", "num_threads", num_threads, 1, links.MOST_THREADS)
         most = None if max_bytes is None else whole("prefetch", "max_bytes", max_bytes, 1)
         return self._stream(links.Prefetch(links.made_ahead(self.node, size, threads), size, threads, most))
 
@@ -190,10 +192,10 @@ class Chain(Transforms, Arrays, Images, Media, Text, Batches, Caching):
         """
         keys = (key,) if isinstance(key, str) else tuple(key)
         wanted = Wanted(keys, output_key or keys[0], inverse, blend, fill, decide, tta)
-        run, note = self._passing()
-        return predict(self.node, run, model, wanted, note=note, to=to, resume=resume, options=options)
+        run, watch = self._passing()
+        return predict(self.node, run, model, wanted, watch=watch, to=to, resume=resume, options=options)
 
-    def _passing(self) -> tuple[Run, Note | None]:
+    def _passing(self) -> tuple[Run, Watch | None]:
         """The first epoch, and who counts the samples that are skipped."""
         return _run(self.node, 0), None
 
@@ -232,7 +234,10 @@ class Buffer(BufferOrder, BufferBatches, Chain):
         if isinstance(index, slice):
             return self._slice(index)
         size = len(self)
-        number = int(index)
+        try:
+            number = operator.index(index)
+        except TypeError:
+            raise ChainError(f"Buffer: index {index!r} must be a whole number or a slice") from None
         if not -size <= number < size:
             raise IndexError(f"sample {number} of a Buffer of {size}")
         number %= size
@@ -240,7 +245,7 @@ class Buffer(BufferOrder, BufferBatches, Chain):
             return finished(self.node.item(number, _run(self.node, 0)))
 
     def __iter__(self) -> Iterator[Sample]:
-        return self.to_stream().__iter__()
+        return self.to_stream()._runner.begin()
 
     def sliding_window(self, key: str, size: int, stride: int, dim: int = -1, index_key: str = "") -> Stream:
         """The sample once for each window of an array; see :meth:`Stream.sliding_window`."""
@@ -297,8 +302,8 @@ class Stream(StreamOrder, StreamBatches, Readers, Chain):
     def _hand(self) -> _Hand:
         return _Hand()
 
-    def _passing(self) -> tuple[Run, Note | None]:
-        return Run(self.node.seed, 0, self.errors.action == "skip"), self._runner.note
+    def _passing(self) -> tuple[Run, Watch | None]:
+        return Run(self.node.seed, 0, self.errors.action == "skip"), self._runner
 
     def _with(self, node: links.Node) -> Self:
         return type(self)(node, self.errors, self.line)
@@ -307,6 +312,7 @@ class Stream(StreamOrder, StreamBatches, Readers, Chain):
         return self._with(node)
 
     def __iter__(self) -> Iterator[Sample]:
+        self._runner.look()
         return self._runner.begin()
 
     def __next__(self) -> Sample:
@@ -347,16 +353,20 @@ class Stream(StreamOrder, StreamBatches, Readers, Chain):
         Args:
             action: ``"raise"`` (the default of a stream) or ``"skip"``: leave it out, log it, and list its
                 error in :attr:`skipped`. A batch then has the samples that are left.
-            limit: how many may be skipped: a whole number, or a share (a float below 1) of what came so far.
+            limit: how many samples of an epoch may be skipped: a whole number, or a share (a float up to 1).
 
         Raises:
-            ChainError: on reading, when more were skipped.
+            ChainError: on reading, when more were skipped: at once for a number; a share is looked at from the
+                100th sample on, and at the end of the epoch.
         """
         if action not in ("raise", "skip"):
             raise ChainError(f'on_error: {action!r} must be "raise" or "skip"')
-        if limit < 0 or (isinstance(limit, float) and limit > 1):
+        given: Any = limit
+        whole_number = isinstance(given, Integral)
+        number = isinstance(given, Real) and not isinstance(given, bool)
+        if not number or not limit >= 0 or (not whole_number and limit > 1):
             raise ChainError(f"on_error: limit={limit!r} must be a whole number, or a share from 0.0 to 1.0")
-        return type(self)(self.node, OnError(action, limit), self.line)
+        return type(self)(self.node, OnError(action, int(limit) if whole_number else float(limit)), self.line)
 
     def progress(self) -> Self:
         """The same stream, with one line of progress on the terminal while it is read.
@@ -408,7 +418,13 @@ class Stream(StreamOrder, StreamBatches, Readers, Chain):
         return self
 
     def to_buffer(self) -> Buffer:
-        """All samples of one epoch, held in memory."""
+        """All samples of one epoch, held in memory.
+
+        Raises:
+            ChainError: for a stream without end.
+        """
+        if self.node.endless:
+            raise ChainError("to_buffer: the stream has no end; cut it first, with .take(count)")
         return Buffer(links.Vector(list(self), f"{self.node.text()}.to_buffer()"))
 
     def to_mlx(self) -> Any:

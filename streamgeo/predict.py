@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.errors import ChainError, MissingKeyError, SampleError, StepError
 from streamgeo.journal import Journal
-from streamgeo.links import Node, epoch
+from streamgeo.links import Node, Ready, epoch
 from streamgeo.parameters import function_name
 from streamgeo.plan import Item, Place, Run, as_scene, grid_of
 from streamgeo.progress import bar
@@ -29,7 +29,16 @@ Array = NDArray[Any]
 Model = Callable[..., Any]
 Steps = Step | Callable[..., Any] | Sequence[Step | Callable[..., Any]]
 Inverses = Steps | Mapping[str, Steps] | None
-Note = Callable[[Sequence[SampleError], int], None]
+
+
+class Watch(Protocol):
+    """Who counts the samples that a stream skips."""
+
+    def note(self, errors: Sequence[SampleError]) -> None:
+        """List and log what was skipped."""
+
+    def judge(self, skipped: int, seen: int, ended: bool = False) -> None:
+        """Raise when they are too many."""
 
 
 class Scenes(dict[str, Scene]):
@@ -106,7 +115,7 @@ def predict(
     model: Model,
     wanted: Wanted,
     *,
-    note: Note | None = None,
+    watch: Watch | None = None,
     to: str | Path | None = None,
     resume: bool = True,
     options: Mapping[str, Any] | None = None,
@@ -123,7 +132,7 @@ def predict(
         if folder.exists() and not folder.is_dir():
             raise ChainError(f"predict: to={folder} is a file; give a folder")
         journal = Journal(folder / ".streamgeo-predict", wanted.marks(node, model), resume)
-    return Prediction(node, run, model, wanted, note, to, dict(options or {}), journal).scenes()
+    return Prediction(node, run, model, wanted, watch, to, dict(options or {}), journal).scenes()
 
 
 @dataclass
@@ -134,11 +143,13 @@ class Prediction:
     run: Run
     model: Model
     wanted: Wanted
-    note: Note | None
+    watch: Watch | None
     to: str | Path | None
     options: dict[str, Any]
     journal: Journal | None
     stitchers: dict[str, Stitcher] = field(default_factory=dict)
+    seen: int = 0
+    skipped: int = 0
 
     def __post_init__(self) -> None:
         self.way = way_back(self.node, self.wanted.target, check=False)
@@ -158,18 +169,27 @@ class Prediction:
         position, cursor = (journal.position, journal.cursor) if journal is not None else (0, None)
         with bar(self.node, position, "predict", "batch") as progress:
             for ready in epoch(self.node, self.run, cursor, position):
-                if ready.item.skipped and self.note is not None:
-                    self.note(ready.item.skipped, ready.position)
+                self._watched(ready)
                 for index, whole in self._put(ready.item, ready.sample, position):
                     yield self._kept(index, whole)
                 position, cursor = ready.position, ready.after
                 if journal is not None:
                     journal.update(self.stitchers, position, cursor)
                 progress.update()
+        if self.watch is not None:
+            self.watch.judge(self.skipped, self.seen, ended=True)
         for left in zip(*(stitcher.close() for stitcher in self.stitchers.values())):
             yield self._kept(-1, dict(zip(self.stitchers, left)))
         if journal is not None:
             journal.close()
+
+    def _watched(self, ready: Ready) -> None:
+        skipped = ready.item.skipped
+        self.skipped += len(skipped)
+        self.seen += len(skipped) + (len(ready.item.parts) or bool(ready.sample))
+        if skipped and self.watch is not None:
+            self.watch.note(skipped)
+            self.watch.judge(self.skipped, self.seen)
 
     def _put(
         self, item: Item, sample: Mapping[str, Array], mark: int
