@@ -686,3 +686,12 @@ def test_a_header_that_counts_without_end(keyword, tmp_path):
     path.write_bytes(data[:at] + b"9999999".rjust(20) + data[at + 20 :])
     with pytest.raises(OpenError, match=rf"a\.fits: {keyword} = 9999999 exceeds 999"):
         open_scene(str(path))
+
+
+def test_sizes_below_zero_are_no_image(tmp_path):
+    path = compressed(tmp_path / "a.fits", picture("i2", (40, 50)), "RICE_1", (8, 50))
+    data = path.read_bytes()
+    at = data.index(b"ZNAXIS1 =") + 10
+    path.write_bytes(data[:at] + b"-1".rjust(20) + data[at + 20 :])
+    with pytest.raises(OpenError, match=r"a\.fits"):
+        open_scene(str(path))

@@ -207,7 +207,7 @@ def _walk(hdus: Any) -> Iterator[tuple[int, Any]]:
 
 
 def _is_image(hdu: Any) -> bool:
-    return bool(getattr(hdu, "is_image", False)) and len(hdu.shape) > 0 and all(hdu.shape)
+    return bool(getattr(hdu, "is_image", False)) and len(hdu.shape) > 0 and min(hdu.shape) > 0
 
 
 def _contents(hdus: Any) -> str:
