@@ -176,15 +176,16 @@ def _lerc(data: bytes) -> Array:
     """What a LERC chunk holds: NaN lies beside the numbers, in a mask for all bands or one for each."""
     import imagecodecs
 
-    pixels, valid = imagecodecs.lerc_decode(data, masks=True)
+    found: Any = imagecodecs.lerc_decode(data, masks=True)
+    pixels, valid = found
     if valid is None:
-        return pixels
+        return np.asarray(pixels)
     if pixels.dtype.kind != "f":
         raise Damaged("lerc: integers are missing")
     if pixels.ndim == 3 and valid.shape == pixels.shape:  # bands with masks of their own come first
         pixels, valid = pixels.transpose(1, 2, 0), valid.transpose(1, 2, 0)
     pixels[~valid] = np.nan
-    return pixels
+    return np.asarray(pixels)
 
 
 # -- the header -----------------------------------------------------------------------------------------
