@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
 import json
 from pathlib import Path
 from xml.etree import ElementTree
@@ -48,16 +46,6 @@ MTL = """GROUP = LANDSAT_METADATA_FILE
 END_GROUP = LANDSAT_METADATA_FILE
 END
 """
-
-
-@pytest.mark.parametrize(
-    "module", ["indices", "landsat", "masks", "pansharpen", "radar", "radiometry", "reflectance", "resample"]
-)
-def test_examples_in_docstrings(module: str) -> None:
-    found = importlib.import_module(f"streamgeo.remote.{module}")
-    done = doctest.testmod(found, extraglobs={"np": np, "Path": Path, "sg": sg})
-    assert done.failed == 0
-    assert done.attempted > 0
 
 
 # -- radiometry -----------------------------------------------------------------------------------------
