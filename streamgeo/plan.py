@@ -118,6 +118,12 @@ class Unread:
         with naming(self.step.label, file=self.scene.name, window=self.window), step_span(self.step.label):
             return self.step.read(self.scene, self.window)
 
+    def foresee(self) -> bool:
+        """Said some time before they are read; see :meth:`Scene.foresee`."""
+        scene, window = self.scene, self.window
+        inside = window.within(scene.dims, scene.shape)
+        return scene.foresee(window if inside else window.clip(scene.dims, scene.shape))
+
     def read_into(self, out: Array) -> None:
         """The pixels, written to an array of this shape and dtype."""
         with naming(self.step.label, file=self.scene.name, window=self.window), step_span(self.step.label):
@@ -209,6 +215,12 @@ class StepScene(Scene):
         else:
             out[...] = self._read(window)
 
+    def foresee(self, window: Window) -> bool:
+        """What a window of the step is computed from, where that is a window."""
+        if not self.pushes_down or self.step.moves is not None:
+            return False
+        return self.parent.foresee(self._around(window))
+
     @cached_property
     def _in_place(self) -> bool:
         return self.step.writes_into and self.pushes_down and self.parent.dtype == self.dtype
@@ -225,11 +237,15 @@ class StepScene(Scene):
         if moves is not None and moves.source is not None:
             source = moves.source(window, self.parent.grid)
             return self._apply(self.parent.read(source), source, moves.cut_for(window, self.parent.grid))
-        margin = self.step.reach.margin or 0
-        if not margin:
+        around = self._around(window)
+        if around is window:
             return self._apply(self.parent.read(window), window)
-        around = window.expand(margin, self._horizontal()).clip(self.dims, self.shape)
         return self._apply(self.parent.read(around), around)[window.relative_to(around).slices(self.dims)]
+
+    def _around(self, window: Window) -> Window:
+        """The window with what the step's reach asks for, as far as the scene goes."""
+        margin = self.step.reach.margin or 0
+        return window.expand(margin, self._horizontal()).clip(self.dims, self.shape) if margin else window
 
     def _horizontal(self) -> tuple[str, ...]:
         return self.frame.spatial

@@ -224,7 +224,7 @@ class Step:
                     f"it returned {type(value).__name__}"
                 )
             value, residual = value[0], np.asarray(value[1])
-        return self._array(value), residual
+        return self.checked(value), residual
 
     @property
     def writes_into(self) -> bool:
@@ -243,7 +243,7 @@ class Step:
         Raises:
             InverseError: when the step has no inverse.
         """
-        return self._array(_call(self.need_inverse(), y, context, f"inverse of {self.label}"))
+        return self.checked(_call(self.need_inverse(), y, context, f"inverse of {self.label}"))
 
     def need_inverse(self) -> Callable[..., Any]:
         """The inverse function, or an InverseError that names the step."""
@@ -255,7 +255,12 @@ class Step:
             )
         return self.inverse
 
-    def _array(self, value: Any) -> Any:
+    def checked(self, value: Any) -> Any:
+        """What a function of the step returned, as an array in native byte order.
+
+        Raises:
+            StepError: when it is none, or one whose mask or unit would be lost.
+        """
         if (
             type(value) is np.ndarray and value.dtype.isnative and value.dtype.kind not in "OV"
         ):  # nearly always

@@ -99,7 +99,7 @@ def test_on_made_scenes(example: Path, tmp_path: Path) -> None:
     check(example, tmp_path, None)
 
 
-ON_REAL_FILES = [p for p in EXAMPLES if p.name[:2] in ("01", "02", "03", "04", "05", "06", "07", "08")]
+ON_REAL_FILES = [p for p in EXAMPLES if p.name[:2] != "09"]
 
 
 @pytest.mark.parametrize("example", ON_REAL_FILES, ids=lambda p: p.stem)
@@ -116,4 +116,4 @@ def test_is_short(example: Path) -> None:
 def test_they_are_numbered() -> None:
     numbers = [p.name[:2] for p in EXAMPLES]
     assert len(set(numbers)) == len(numbers)
-    assert {"01", "02", "03", "04", "05", "06", "07", "08", "09"} <= set(numbers)
+    assert {"01", "02", "03", "04", "05", "06", "07", "08", "09", "10"} <= set(numbers)

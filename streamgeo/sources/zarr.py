@@ -131,10 +131,11 @@ class ZarrChunks(Chunked):
         self._files = tuple(getattr(array, "shards", None) or self.chunks)
         self._folder = str(Path(path, array.path))
 
-    def chunk(self, at: At) -> Array:
-        """The values of a chunk, kept as long as its file stays as it is."""
+    def chunk(self, at: At, wait: bool = True) -> Array | None:
+        """The values of a chunk, kept as long as its file stays as it is; see :meth:`Chunked.chunk`."""
         stamp = self._stamp(at)
-        value: Array = CACHE.get((self.key, stamp, at), partial(self._dated, stamp, at), nbytes)
+        key = (self.key, stamp, at)
+        value: Array | None = CACHE.get(key, partial(self._dated, stamp, at), nbytes, wait=wait)
         return value
 
     def _dated(self, stamp: Identity, at: At) -> Array:
