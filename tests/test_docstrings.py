@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import inspect
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,8 @@ def test_examples_run(module: str) -> None:
     if module in OPTIONAL:
         pytest.importorskip(OPTIONAL[module])
     found = importlib.import_module(f"streamgeo.{module}")
-    names = {"np": np, "sg": sg, "Path": Path, "buffer_from_vector": sg.buffer_from_vector}
-    done = doctest.testmod(found, extraglobs=names)
+    names = {"buffer_from_vector": sg.buffer_from_vector, "patch": sg.patch, "tempfile": tempfile, "np": np}
+    done = doctest.testmod(found, extraglobs={**names, "sg": sg, "Path": Path})
     assert done.failed == 0
     assert done.attempted > 0 or "doctest: +SKIP" in inspect.getsource(found)
 
