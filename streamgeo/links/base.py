@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -202,13 +203,14 @@ def cause_of(error: Exception) -> BaseException | None:
 def as_value(value: Any) -> Any:
     """A value of a sample as an array that cannot be written to: it belongs to whoever made it.
 
-    Text stays text (a path), bytes become int8 as in mlx-data, a masked array gets NaN where it is masked.
+    Text stays text (a path), and paths become text; bytes become int8 as in mlx-data, a masked array gets NaN where
+    it is masked.
     """
     if type(value) is np.ndarray and value.dtype.isnative:  # nearly always
         view = value.view()
         view.setflags(write=False)
         return view
-    if isinstance(value, (str, np.str_)):
+    if isinstance(value, (str, PurePath)):
         return np.str_(value)
     if isinstance(value, bytes):
         return np.frombuffer(value, np.int8)
@@ -220,6 +222,8 @@ def as_value(value: Any) -> Any:
         return value.filled(np.nan) if value.dtype.kind in "fc" else value.data
     if hasattr(value, "to_value") and hasattr(value, "unit"):
         raise ChainError(f"a Quantity in {value.unit} would lose its unit in a sample; give .to_value(unit)")
+    if isinstance(value, (list, tuple)) and any(isinstance(part, PurePath) for part in value):
+        value = [str(part) if isinstance(part, PurePath) else part for part in value]
     array = np.asarray(value)
     if array.dtype.kind == "O" and not isinstance(value, np.ndarray):
         raise ChainError(f"a value is a {type(value).__name__}; give an array, a number, text or bytes")
