@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from numbers import Integral, Real
+from threading import Lock
 from typing import Any, Self, overload
 
 from numpy.typing import NDArray
 
 from streamgeo import engine, explain, links, outline
 from streamgeo.errors import ChainError, SampleError, StepError
+from streamgeo.gate import renewed_in_children
 from streamgeo.grid import Grid
 from streamgeo.parameters import function_name
 from streamgeo.plan import Run, finished, naming
@@ -237,9 +239,16 @@ class Buffer(BufferOrder, BufferBatches, Chain):
 
 
 class _Hand:
-    """The pass of a stream that ``next`` reads; a copy of the stream begins without one."""
+    """The pass of a stream that ``next`` reads, from any thread; a copy of the stream begins without one."""
 
-    iterator: Iterator[Sample] | None = None
+    def __init__(self) -> None:
+        self.iterator: Iterator[Sample] | None = None
+        self.renew()
+        renewed_in_children(self)
+
+    def renew(self) -> None:
+        """A new lock, as in a forked child."""
+        self.lock = Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Hand, ()
@@ -286,10 +295,10 @@ class Stream(StreamOrder, StreamBatches, Readers, Chain):
 
     def next(self) -> Sample:
         """The next sample of a pass of the stream's own, an empty dict at its end and until :meth:`reset`."""
-        if self._hand.iterator is None:
-            self._hand.iterator = iter(self)
-        sample: Sample = next(self._hand.iterator, {})
-        return sample
+        with self._hand.lock:
+            self._hand.iterator = self._hand.iterator or iter(self)
+            iterator = self._hand.iterator
+        return next(iterator, {})
 
     def reset(self) -> None:
         """Let :meth:`next` begin the next epoch. A ``for`` begins one by itself, and is not disturbed."""
