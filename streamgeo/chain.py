@@ -6,7 +6,6 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from numbers import Integral, Real
 from threading import Lock
 from typing import Any, Self, overload
 
@@ -19,7 +18,7 @@ from streamgeo.grid import Grid
 from streamgeo.parameters import function_name
 from streamgeo.plan import Run, finished, naming
 from streamgeo.predict import Inverse, Model, Steps, predict
-from streamgeo.running import RAISE, OnError, Runner
+from streamgeo.running import RAISE, OnError, Runner, policy
 from streamgeo.scene import Scene
 from streamgeo.stats import Stats
 from streamgeo.vocabulary import array_kernels
@@ -327,13 +326,7 @@ class Stream(StreamOrder, StreamBatches, Readers, Chain):
             ChainError: on reading, when more were skipped: at once for a number; a share is looked at from the
                 100th sample on, and at the end of the epoch.
         """
-        if action not in ("raise", "skip"):
-            raise ChainError(f'on_error: {action!r} must be "raise" or "skip"')
-        number = isinstance(limit, Real) and not isinstance(limit, bool)
-        if not number or not limit >= 0 or (not isinstance(limit, Integral) and limit > 1):
-            raise ChainError(f"on_error: limit={limit!r} must be a whole number, or a share from 0.0 to 1.0")
-        most = int(limit) if isinstance(limit, Integral) else float(limit)
-        return type(self)(self.node, OnError(action, most), self.line)
+        return type(self)(self.node, policy(action, limit), self.line)
 
     def progress(self) -> Self:
         """The same stream, with one line of progress on the terminal while it is read.
