@@ -103,20 +103,27 @@ def _npy(case: Case) -> Stored:
 
 def decoders(case: Case, stored: Stored) -> list[Decode]:
     """What can decode the chunks of a case."""
-    import imagecodecs
-
     if case.kind == "tiff":
         codec = case.name.split("-")[1]
-        names = {"deflate": ("deflate", "isal", "zlibng"), "zstd": ("zstd",), "lzw": ("lzw",)}[codec]
-        return [_differences(getattr(imagecodecs, f"{name}_decode"), stored.shape) for name in names]
+        return [_differences(decode, stored.shape) for decode in _installed(codec)]
     if case.kind == "netcdf":
-        return [
-            _shuffled(getattr(imagecodecs, f"{name}_decode"), stored)
-            for name in ("deflate", "isal", "zlibng")
-        ]
+        return [_shuffled(decode, stored) for decode in _installed("deflate")]
     if case.kind == "fits":
         return _rice(stored)
     return [lambda data, out: None]
+
+
+def _installed(codec: str) -> list[Callable[..., Any]]:
+    """The decoders of a codec; builds of imagecodecs differ in which they have."""
+    import imagecodecs
+
+    names = {"deflate": ("deflate", "isal", "zlibng")}.get(codec, (codec,))
+    found = [getattr(imagecodecs, f"{name}_decode", None) for name in names]
+    return [
+        decode
+        for name, decode in zip(names, found)
+        if decode and getattr(imagecodecs, name.upper()).available
+    ]
 
 
 def _differences(decode: Callable[..., Any], shape: tuple[int, ...]) -> Decode:

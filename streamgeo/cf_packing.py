@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,7 @@ def _scales(attrs: Mapping[str, Any], where: str) -> tuple[Any, Any, np.dtype[An
 
 
 _BLOCK = 1 << 16  # numbers unpacked at a time: what lies between stored and physical stays in the L2 cache
+_LOOKED_UP = 1 << 12  # numbers from which on a table is worth it
 _SCRATCH = threading.local()
 
 
@@ -156,7 +158,7 @@ class Unpacking:
     """
 
     def __init__(self, packing: Packing, dtype: np.dtype[Any]) -> None:
-        native = dtype.newbyteorder("=")
+        native = self._native = dtype.newbyteorder("=")
         self._dtype = np.dtype(native.str.replace("i", "u")) if packing.unsigned else native
         # A NaN that means missing stays NaN by itself, unless a cast makes it an integer.
         markers = [m for m in packing.markers if m == m or packing.cast is not None]
@@ -171,26 +173,34 @@ class Unpacking:
                 self._steps.append((ufunc, number, result))
         self._marked = bool(self._markers) or self._low is not None or self._high is not None
         self.plain = not (self._marked or self._steps or packing.cast is not None or packing.unsigned)
+        self._few = bool(self._steps) and native.kind in "iu" and native.itemsize <= 2
+        numbers = (*packing.markers, packing.low, packing.high, packing.scale, packing.offset)
+        self._key = (native.str, packing.unsigned, packing.cast, *map(_exactly, numbers))
+
+    def __eq__(self, other: object) -> bool:
+        return self._key == other._key if isinstance(other, Unpacking) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._key)
 
     def __call__(self, out: NDArray[np.float32], stored: Array) -> None:
         """Fill ``out`` with the physical numbers of ``stored``."""
         with np.errstate(all="ignore"):
             if self.plain:
                 np.copyto(out, stored, casting="unsafe")
+            elif self._few and stored.size >= _LOOKED_UP:
+                _split(partial(_look_up, _table(self)), out, stored, _BLOCK // 2)
             else:
-                self._split(out, stored)
+                _split(self._block, out, stored)
 
-    def _split(self, out: NDArray[np.float32], stored: Array) -> None:
-        if stored.size <= _BLOCK:
-            self._block(out, stored)
-            return
-        rows = _BLOCK * len(stored) // stored.size
-        if rows == 0:
-            for one, part in zip(out, stored):
-                self._split(one, part)
-            return
-        for start in range(0, len(stored), rows):
-            self._block(out[start : start + rows], stored[start : start + rows])
+    def table(self) -> NDArray[np.float32]:
+        """What each stored integer becomes, by its bits."""
+        native = self._native
+        every = np.arange(1 << 8 * native.itemsize, dtype=f"u{native.itemsize}").view(native)
+        out = np.empty(every.shape, np.float32)
+        with np.errstate(all="ignore"):
+            _split(self._block, out, every)
+        return out
 
     def _block(self, out: NDArray[np.float32], stored: Array) -> None:
         if not stored.dtype.isnative:
@@ -218,6 +228,35 @@ class Unpacking:
         for test in tests[1:]:
             np.logical_or(missing, test, out=missing)
         return missing
+
+
+def _split(block: Callable[[Array, Array], None], out: Array, stored: Array, most: int = _BLOCK) -> None:
+    """Have ``block(out, stored)`` done for parts of no more than ``most`` numbers."""
+    if stored.size <= most:
+        block(out, stored)
+        return
+    rows = most * len(stored) // stored.size
+    if rows == 0:
+        for one, part in zip(out, stored):
+            _split(block, one, part, most)
+        return
+    for start in range(0, len(stored), rows):
+        block(out[start : start + rows], stored[start : start + rows])
+
+
+@lru_cache(maxsize=16)
+def _table(unpacking: Unpacking) -> NDArray[np.float32]:
+    """16 bits make 65,536 numbers at most: looking them up is quicker than computing in float64 again and again."""
+    return unpacking.table()
+
+
+def _look_up(table: NDArray[np.float32], out: NDArray[np.float32], stored: Array) -> None:
+    bits = stored.view(stored.dtype.str.replace("i", "u"))
+    table.take(_into(_scratch("index", np.dtype(np.intp), bits.shape), bits), out=out, mode="wrap")
+
+
+def _exactly(number: Any) -> tuple[str, bytes] | None:
+    return None if number is None else (np.asarray(number).dtype.str, np.asarray(number).tobytes())
 
 
 def _into(target: Array, source: Array) -> Array:

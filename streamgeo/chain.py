@@ -17,13 +17,14 @@ from streamgeo.gate import renewed_in_children
 from streamgeo.grid import Grid
 from streamgeo.parameters import function_name
 from streamgeo.plan import Run, finished, naming
-from streamgeo.predict import Inverse, Model, Steps, predict
+from streamgeo.predict import Watch
 from streamgeo.running import RAISE, OnError, Runner, policy
 from streamgeo.scene import Scene
 from streamgeo.stats import Stats
 from streamgeo.vocabulary import array_kernels
 from streamgeo.vocabulary.arrays import Arrays
-from streamgeo.vocabulary.base import Key, whole
+from streamgeo.vocabulary.backwards import Backwards
+from streamgeo.vocabulary.base import whole
 from streamgeo.vocabulary.batches import Batches, BufferBatches, StreamBatches
 from streamgeo.vocabulary.caching import Caching
 from streamgeo.vocabulary.images import Images
@@ -38,7 +39,7 @@ Sample = dict[str, Array]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Chain(Transforms, Arrays, Images, Media, Text, Batches, Caching):
+class Chain(Transforms, Arrays, Images, Media, Text, Batches, Caching, Backwards):
     """What Buffer and Stream share: a chain of operations on samples, which are dicts of numpy arrays."""
 
     def _stream(self, node: links.Node) -> Stream:
@@ -124,43 +125,6 @@ class Chain(Transforms, Arrays, Images, Media, Text, Batches, Caching):
     def scene(self, key: str, index: int = 0) -> Scene:
         """The lazy scene number ``index`` of ``key``, as it is after the steps before ``patch``."""
         return explain.scene_of(self.node, key, index)
-
-    def inverse(self, key: str) -> Inverse:
-        """The way back of ``key`` as a plain function on arrays, for your own loop.
-
-        Raises:
-            InverseError: when a step of the key has no inverse; the message names it.
-        """
-        return Inverse(self.node, key)
-
-    def predict(
-        self,
-        model: Model,
-        key: Key = "image",
-        output_key: str | None = None,
-        *,
-        inverse: Steps = None,
-        blend: str = "mean",
-    ) -> Iterator[Scene]:
-        """Run a model over the chain and give back finished scenes, each as soon as its last patch has come.
-
-        The model gets the array under ``key`` (a batch ``(n, ...)`` when the chain is batched) and returns
-        one of the same leading size. It may change the number of bands, the dtype, or the resolution by a
-        whole factor; then the grid follows. Its output is taken back by the inverse of every step of the key,
-        last to first, and stitched where the chain patched.
-
-        Args:
-            model: function of arrays (numpy in, anything numpy can read out).
-            key: what the model gets; several keys are several arguments.
-            output_key: the key whose steps take the output back, when the model makes another quantity.
-            inverse: steps (in the order of a chain) or one function that take the output back instead.
-            blend: weights on overlaps, ``"mean"`` or ``"hann"``.
-
-        Raises:
-            InverseError: at once, when a step has no inverse; the message names it.
-            ChainError: at the end, when a scene did not get all its patches.
-        """
-        return predict(self.node, _run(self.node, 0), model, key, output_key, inverse=inverse, blend=blend)
 
     def to_mlx(self) -> Any:
         """An mlx-data Buffer (of a Buffer) or Stream (of a Stream) of these samples.
@@ -271,6 +235,9 @@ class Stream(StreamOrder, StreamBatches, Readers, Chain):
     @cached_property
     def _hand(self) -> _Hand:
         return _Hand()
+
+    def _passing(self) -> tuple[Run, Watch | None]:
+        return Run(self.node.seed, 0, self.errors.action == "skip"), self._runner
 
     def _with(self, node: links.Node) -> Self:
         return type(self)(node, self.errors, self.line)

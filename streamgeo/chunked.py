@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import product
 from typing import Any
@@ -13,13 +15,17 @@ from numpy.typing import NDArray
 
 from streamgeo import spill
 from streamgeo.chunks import CACHE
-from streamgeo.slots import SLOTS
+from streamgeo.slots import SLOTS, scratch
 
 Array = NDArray[Any]
 At = tuple[int, ...]  # number of a chunk along each axis
 Box = tuple[tuple[int, int], ...]  # start and stop along each axis
 Slices = tuple[slice, ...]
+Piece = tuple[At, Slices, Slices]  # of a chunk: its number, where it lies in the chunk, and where in the box
 Put = Callable[[Array, Array], None]  # destination, source
+_SMALL = 1 << 16  # numbers in a piece, on average, from which on pieces are converted one by one
+_GAP = 64 << 10  # bytes between two chunks that cost no more to read than another request would
+_GATHERED = 4 << 20  # bytes that pieces are put together in at most
 
 
 class Chunked(ABC):
@@ -44,7 +50,7 @@ class Chunked(ABC):
     def decode(self, at: At) -> Array:
         """The values of one chunk: full size, or cut to the array at its edge; of any strides, free of the GIL.
 
-        What is kept is a copy of it.
+        What is kept is a copy of it, so it may lie in :func:`~streamgeo.slots.scratch`.
 
         A chunk that is not stored may come as one value spread by ``np.broadcast_to``: it costs nothing.
 
@@ -52,9 +58,12 @@ class Chunked(ABC):
             OpenError: when the bytes are damaged; the message names file and chunk.
         """
 
-    def chunk(self, at: At) -> Array:
-        """The same, kept in the process-wide cache, and in a folder where one was set; nobody may write to it."""
-        value: Array = CACHE.get((self.key, at), partial(self._decoded, at), nbytes)
+    def chunk(self, at: At, wait: bool = True) -> Array | None:
+        """The same, kept in the process-wide cache, and in a folder where one was set; nobody may write to it.
+
+        None, unless ``wait``, while another thread decodes it.
+        """
+        value: Array | None = CACHE.get((self.key, at), partial(self._decoded, at), nbytes, wait=wait)
         return value
 
     def _decoded(self, at: At) -> Array:
@@ -75,15 +84,60 @@ class Chunked(ABC):
     def read(self, box: Box, out: Array, put: Put = np.copyto) -> None:
         """Fill ``out`` (in the axis order of the file) with the values of a box.
 
-        ``put`` copies from a piece of a chunk to the piece of ``out`` that it belongs to: scaling and conversion
-        stand there, so that each value is touched once.
+        ``put`` copies stored values to the piece of ``out`` that they belong to: scaling and conversion stand there,
+        so that each value is touched once. Small pieces of several chunks are put together first: the calls
+        that convert them would cost more than another copy inside the processor's cache.
         """
-        for at, source, target in overlaps(box, self.chunks):
-            chunk = self.chunk(at)  # held while it is copied from: its memory may go round otherwise
-            put(out[target], chunk[source])
+        pieces = list(overlaps(box, self.chunks))
+        count = out.size * self.dtype.itemsize
+        if len(pieces) == 1 or put is np.copyto or out.size >= _SMALL * len(pieces) or count > _GATHERED:
+            self._put(pieces, out, put)
+            return
+        whole = scratch("gathered", count).view(self.dtype).reshape(out.shape)
+        self._put(pieces, whole, np.copyto)
+        put(out, whole)
+
+    def _put(self, pieces: Iterable[Piece], out: Array, put: Put) -> None:
+        """Copy pieces; those that another thread is decoding come last, so that threads share work and do not wait."""
+        busy: list[Piece] = []
+        for piece in pieces:
+            at, source, target = piece
+            part = self.part(at, source, wait=False)
+            if part is None:
+                busy.append(piece)
+            else:
+                put(out[target], part)
+        for at, source, target in busy:
+            part = self.part(at, source)
+            assert part is not None
+            put(out[target], part)
+
+    def foresee(self, box: Box) -> bool:
+        """Have the system fetch what a box will be decoded from, while something else is decoded; returns at once.
+
+        Chunks that lie close to one another in the file are asked for in one request. False when there are none.
+        """
+        missing = [at for at, _, _ in overlaps(box, self.chunks) if not CACHE.holds((self.key, at))]
+        if not missing or spill.active() is not None:  # what is in the folder is not decoded
+            return False
+        places = sorted(place for at in missing if (place := self.place(at)) is not None)
+        if places:
+            ask_for(str(self.key[1]), places)
+        return bool(places)
+
+    def place(self, at: At) -> tuple[int, int] | None:
+        """Offset and size of a chunk in its file; None where they are not known, or nothing is stored."""
+        return None
+
+    def part(self, at: At, source: Slices, wait: bool = True) -> Array | None:
+        """A piece of a chunk, to be copied from before another one is asked for; see :meth:`chunk`."""
+        chunk = self.chunk(at, wait)
+        return (
+            None if chunk is None else chunk[source]
+        )  # the view holds its memory, which may go round otherwise
 
 
-def overlaps(box: Box, chunks: tuple[int, ...]) -> Iterator[tuple[At, Slices, Slices]]:
+def overlaps(box: Box, chunks: tuple[int, ...]) -> Iterator[Piece]:
     """The chunks that a box touches; for each the slices in the chunk, and where these lie in the box.
 
     >>> for at, source, target in overlaps(((3, 6),), (4,)):
@@ -91,17 +145,44 @@ def overlaps(box: Box, chunks: tuple[int, ...]) -> Iterator[tuple[At, Slices, Sl
     (0,) (slice(3, 4, None),) (slice(0, 1, None),)
     (1,) (slice(0, 2, None),) (slice(1, 3, None),)
     """
-    axes = [list(_along(low, high, size)) for (low, high), size in zip(box, chunks)]
+    axes = [_along(low, high, size) for (low, high), size in zip(box, chunks)]
     for parts in product(*axes):
         at, source, target = zip(*parts)
         yield at, source, target
 
 
-def _along(low: int, high: int, size: int) -> Iterator[tuple[int, slice, slice]]:
-    for number in range(low // size, -(-high // size) if high > low else low // size):
-        start = number * size
+def ask_for(path: str, places: Sequence[tuple[int, int]]) -> None:
+    """Tell the system which bytes of a file, in ascending order, will be read soon; gaps that cost nothing go along."""
+    if not hasattr(os, "posix_fadvise"):  # macOS
+        return
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except OSError:
+        return  # whoever reads it says so
+    try:
+        first, end = places[0][0], 0
+        for offset, size in [*places, (sys.maxsize, 0)]:
+            if end and offset > end + _GAP:
+                os.posix_fadvise(fd, first, end - first, os.POSIX_FADV_WILLNEED)
+                first = offset
+            end = max(end, offset + size)
+    except OSError:
+        pass  # a file system that takes no advice
+    finally:
+        os.close(fd)
+
+
+def _along(low: int, high: int, size: int) -> list[tuple[int, slice, slice]]:
+    number = low // size
+    start = number * size
+    if low < high <= start + size:  # most patches lie in one chunk
+        return [(number, slice(low - start, high - start), slice(0, high - low))]
+    found = []
+    while start < high > low:
         first, last = max(low, start), min(high, start + size)
-        yield number, slice(first - start, last - start), slice(first - low, last - low)
+        found.append((number, slice(first - start, last - start), slice(first - low, last - low)))
+        number, start = number + 1, start + size
+    return found
 
 
 def nbytes(array: Array) -> int:

@@ -46,8 +46,13 @@ class ByteCache:
         self._running: dict[Hashable, threading.Event] = {}
         self.nbytes = 0
 
-    def get(self, key: Hashable, compute: Callable[[], Any], size: Callable[[Any], int]) -> Any:
-        """The value of ``key``, computed by ``compute`` when it is not here; ``size`` gives its bytes."""
+    def get(
+        self, key: Hashable, compute: Callable[[], Any], size: Callable[[Any], int], *, wait: bool = True
+    ) -> Any:
+        """The value of ``key``, computed by ``compute`` when it is not here; ``size`` gives its bytes.
+
+        Where another thread is computing it just now, None unless ``wait``.
+        """
         while True:
             with self._lock:
                 if key in self._values:
@@ -58,6 +63,8 @@ class ByteCache:
                 if running is None:
                     mine = self._running[key] = threading.Event()
                     break
+            if not wait:
+                return None
             with waiting():
                 running.wait()
         count(MISSES)
@@ -69,6 +76,10 @@ class ByteCache:
             with self._lock:
                 self._running.pop(key, None)
             mine.set()
+
+    def holds(self, key: Hashable) -> bool:
+        """Whether a value is here, or on its way, just now."""
+        return key in self._values or key in self._running
 
     def _keep(self, key: Hashable, value: Any, nbytes: int) -> None:
         limit = self.limit

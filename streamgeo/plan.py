@@ -118,6 +118,12 @@ class Unread:
         with naming(self.step.label, file=self.scene.name, window=self.window), step_span(self.step.label):
             return self.step.read(self.scene, self.window)
 
+    def foresee(self) -> bool:
+        """Said some time before they are read; see :meth:`Scene.foresee`."""
+        scene, window = self.scene, self.window
+        inside = window.within(scene.dims, scene.shape)
+        return scene.foresee(window if inside else window.clip(scene.dims, scene.shape))
+
     def read_into(self, out: Array) -> None:
         """The pixels, written to an array of this shape and dtype."""
         with naming(self.step.label, file=self.scene.name, window=self.window), step_span(self.step.label):
@@ -153,10 +159,15 @@ class StepScene(Scene):
         """The same, as far as windows need it."""
         return self.parent.frame if self.step.moves is None else self.grid
 
+    @cached_property
+    def _template(self) -> Template:
+        before = self.parent.template
+        return before if self.step.units is None else before.in_units(self.step.units_after(before.units))
+
     @property
     def template(self) -> Template:
-        """That of the file."""
-        return self.parent.template
+        """That of the file, with the units that the values have by now."""
+        return self._template
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -204,6 +215,12 @@ class StepScene(Scene):
         else:
             out[...] = self._read(window)
 
+    def foresee(self, window: Window) -> bool:
+        """What a window of the step is computed from, where that is a window."""
+        if not self.pushes_down or self.step.moves is not None:
+            return False
+        return self.parent.foresee(self._around(window))
+
     @cached_property
     def _in_place(self) -> bool:
         return self.step.writes_into and self.pushes_down and self.parent.dtype == self.dtype
@@ -220,11 +237,15 @@ class StepScene(Scene):
         if moves is not None and moves.source is not None:
             source = moves.source(window, self.parent.grid)
             return self._apply(self.parent.read(source), source, moves.cut_for(window, self.parent.grid))
-        margin = self.step.reach.margin or 0
-        if not margin:
+        around = self._around(window)
+        if around is window:
             return self._apply(self.parent.read(window), window)
-        around = window.expand(margin, self._horizontal()).clip(self.dims, self.shape)
         return self._apply(self.parent.read(around), around)[window.relative_to(around).slices(self.dims)]
+
+    def _around(self, window: Window) -> Window:
+        """The window with what the step's reach asks for, as far as the scene goes."""
+        margin = self.step.reach.margin or 0
+        return window.expand(margin, self._horizontal()).clip(self.dims, self.shape) if margin else window
 
     def _horizontal(self) -> tuple[str, ...]:
         return self.frame.spatial
@@ -246,7 +267,9 @@ class StepScene(Scene):
         return result
 
     def _context(self, window: Window) -> Context:
-        return context_of(self.step, self.draw, lambda: self.parent.grid.crop(window), lambda: self.attrs)
+        return context_of(
+            self.step, self.draw, lambda: self.parent.grid.crop(window), lambda: self.parent.attrs
+        )
 
 
 NO_CONTEXT = Context()

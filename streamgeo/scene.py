@@ -57,6 +57,13 @@ class Scene(ABC):
         """Pixels of a window into an array of its shape and the scene's dtype; of any strides."""
         out[...] = self._read(window)
 
+    def foresee(self, window: Window) -> bool:
+        """Said some time before a window is read: what it comes from may be fetched meanwhile.
+
+        True when there is something to be fetched, and False when none of it is known.
+        """
+        return False
+
     @property
     def reader(self) -> str:
         """How its pixels are read, for people: by chunk and codec, or by which library and why."""
@@ -163,7 +170,7 @@ class Scene(ABC):
     def to_map(self) -> Any:
         """The image as a ``sunpy.map.Map``: the file's header, with the WCS of the grid.
 
-        Needs sunpy's maps (``pip install 'sunpy[map]'``).
+        Needs sunpy's maps (``pip install 'streamgeo[sun]'``).
 
         Raises:
             GridError: for a scene that is not one image with a FITS WCS.

@@ -19,6 +19,8 @@ Array = NDArray[Any]
 _BLOCK = 32 << 20  # bytes that are taken from the system at once
 _SMALL = 32 << 10  # what is smaller comes from the allocator, which has its own ways
 _LARGE = 256 << 20  # what is larger is rare, and too much to hold on to
+_PAGE = 4096
+_SCRATCH_LIMIT = 16 << 20  # bytes that a thread holds on to for one use
 _SPARE = 128 << 20  # bytes of free slots that are held at most, beside those of the size that is wanted
 
 
@@ -68,5 +70,32 @@ class Slots:
 
 
 SLOTS = Slots()
+
+
+class _Scratch(threading.local):
+    """The bytes that a thread keeps, by use."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, NDArray[np.uint8]] = {}
+
+
+_SCRATCH = _Scratch()
+
+
+def scratch(use: str, nbytes: int) -> NDArray[np.uint8]:
+    """Bytes of this thread for what is used up before it asks for the same ``use`` again; not filled.
+
+    What is read and decoded goes through such memory: it lies in the caches of the processor, where memory that is
+    fresh for each chunk costs as much as a good part of decoding.
+    """
+    kept = _SCRATCH.kept.get(use)
+    if kept is None or len(kept) < nbytes:
+        kept = np.empty(1 << max(nbytes - 1, _PAGE - 1).bit_length(), np.uint8)
+        if len(kept) > _SCRATCH_LIMIT:
+            return kept[:nbytes]
+        _SCRATCH.kept[use] = kept
+    return kept[:nbytes]
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=SLOTS._reset)

@@ -21,6 +21,7 @@ from streamgeo.slots import SLOTS
 
 Array = NDArray[Any]
 Value = Array | Unread
+_KNOWN = 4  # patches in a row for which nothing needs to be fetched: then it is so for the others too
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,18 +93,23 @@ class Batch(Link):
         return Task(partial(self._stack, group, first, number, run), [group[-1].after, number + 1])
 
     def _stack(self, group: Sequence[Callable[[], Item]], first: int, number: int, run: Run) -> Item:
-        slots, parts = _Slots(len(group), self.dim), list[Item]()
-        skipped: list[SampleError] = []
+        slots, parts = _Slots(len(group), self.dim), dict[int, Item]()
+        failed: dict[int, SampleError] = {}
         with span(BATCH):
             for position, task in enumerate(group, first):
                 try:
                     item = task()
                     slots.take(outlined(item))
                 except Exception as error:
-                    skipped.append(_failed(error, position, run))
+                    failed[position] = _failed(error, position, run)
                 else:
-                    parts.append(Item(item.index, {}, item.places, item.residuals))
-            return Item(number, self._joined(slots, parts), parts=parts, skipped=skipped)
+                    parts[position] = Item(item.index, {}, item.places, item.residuals)
+            positions = list(parts)
+            for row, reason in slots.read():
+                failed[positions[row]] = _failed(reason, positions[row], run)
+            good = [part for position, part in parts.items() if position not in failed]
+            skipped = [failed[position] for position in sorted(failed)]
+            return Item(number, self._joined(slots, good), parts=good, skipped=skipped)
 
     def _of_bare(self, bare: Bare, positions: range, number: int, run: Run) -> Item:
         """The same, of samples that are nothing but arrays."""
@@ -249,18 +255,21 @@ class _Column:
 class _Slots:
     """Arrays that hold a batch, made for the first sample; each sample is copied to its slot as it comes.
 
-    Patches are read straight to theirs. A value of another shape or dtype than the first stays beside; so do the
-    values of a key that is not stacked along a new axis. ``odd`` is the first sample with other keys.
+    Patches are read straight to theirs, once all samples are there: so the system can be told before the first one
+    is decoded what all of them will be decoded from. A value of another shape or dtype than the first stays beside;
+    so do the values of a key that is not stacked along a new axis. ``odd`` is the first sample with other keys.
     """
 
     def __init__(self, size: int, apart: Collection[str]) -> None:
         self.size, self.apart, self.count = size, apart, 0
         self.columns: dict[str, _Column] = {}
         self.odd: tuple[int, Collection[str]] | None = None
+        self._unread: list[tuple[int, Unread, Array]] = []
 
     def take(self, values: Mapping[str, Value]) -> None:
         """One more sample; where one of its values cannot be read, it does not count."""
         number, columns = self.count, self.columns
+        unread = []
         if not number:
             columns = self.columns = {key: self._begun(key, value) for key, value in values.items()}
         elif len(values) != len(columns) or values.keys() != columns.keys():
@@ -272,7 +281,7 @@ class _Slots:
                 if value.shape != column.shape or value.dtype != column.dtype:
                     column.loose[number] = value.read() if type(value) is Unread else np.asarray(value)
                 elif type(value) is Unread:
-                    value.read_into(column.slots[number, ...])
+                    unread.append((number, value, column.slots[number, ...]))
                 else:
                     column.slots[number, ...] = value
         except BaseException:
@@ -280,6 +289,34 @@ class _Slots:
                 column.loose.pop(number, None)
             raise
         self.count = number + 1
+        self._unread += unread
+
+    def read(self) -> Iterator[tuple[int, Exception]]:
+        """Read the patches; number and error of each sample that fails, which is left out."""
+        known = 0
+        for _, patch, _ in self._unread:
+            known = 0 if patch.foresee() else known + 1
+            if known == _KNOWN:
+                break
+        failed: set[int] = set()
+        for number, patch, slot in self._unread:
+            if number not in failed:
+                try:
+                    patch.read_into(slot)
+                except Exception as error:
+                    failed.add(number)
+                    yield number, error
+        self._unread.clear()
+        if failed:
+            self._keep([number for number in range(self.count) if number not in failed])
+
+    def _keep(self, numbers: list[int]) -> None:
+        for column in self.columns.values():
+            column.loose = {new: column.loose[old] for new, old in enumerate(numbers) if old in column.loose}
+            column.slots = column.slots[numbers] if column.shape is not None else column.slots
+        self.count = len(numbers)
+        if self.odd is not None:
+            self.odd = numbers.index(self.odd[0]), self.odd[1]
 
     def _begun(self, key: str, value: Value) -> _Column:
         if key in self.apart:

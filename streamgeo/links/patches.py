@@ -26,7 +26,6 @@ from streamgeo.plan import Item, Place, Run, Unread, as_scene, grid_of_window, n
 from streamgeo.scene import Scene
 from streamgeo.step import POINT
 from streamgeo.steps.patch import Layout, Patch
-from streamgeo.window import Window
 
 
 @dataclass(eq=False)
@@ -54,6 +53,8 @@ class _Scenes:
 
     def ends_of(self, order: Hashable) -> list[int]:
         """Where the patches of each scene end in an order, as far as they were counted."""
+        if (known := self.ends.get(order)) is not None:
+            return known
         with self.lock:
             found = self.ends.setdefault(order, [])
             while len(self.ends) > 2:
@@ -84,9 +85,10 @@ class Expand(Link):
             raise TypeError(
                 f"{self.shown[1:]}: how many patches a stream of scenes gives is known at its end"
             )
-        size = self.before.length(run)
-        self._count_to(size, run)
-        return self._ends(run)[size - 1] if size else 0
+        size, ends = self.before.length(run), self._ends(run)
+        if len(ends) < size:
+            self._count_to(size, run)
+        return ends[size - 1] if size else 0
 
     def counted(self, scenes: int) -> int | None:
         """How many patches so many scenes have, where that is known by now; no header is read for it."""
@@ -94,7 +96,11 @@ class Expand(Link):
         return (ends[-1] if ends else 0) if len(ends) == scenes else None
 
     def _ends(self, run: Run) -> list[int]:
-        return self._state.ends_of((run.skip, run if mixes(self.before) else None))
+        return self._state.ends_of((run.skip, run if self._mixed else None))
+
+    @cached_property
+    def _mixed(self) -> bool:
+        return mixes(self.before)
 
     def item(self, index: int, run: Run) -> Item:
         """One patch, by its number over all scenes."""
@@ -235,7 +241,7 @@ class Expand(Link):
         node, at = self._origin(number, run)
         if isinstance(node, Vector | Files | MlxBuffer):
             return at
-        return number, run if mixes(self.before) else None
+        return number, run if self._mixed else None
 
     def _origin(self, number: int, run: Run) -> tuple[Node, int]:
         """The link that scene ``number`` comes from through changes of order and steps, and its number there."""
@@ -317,18 +323,14 @@ class Expand(Link):
     def _cut(self, item: Item, layout: Layout, part: int, index: int, slots: bool) -> Item:
         out = Item(index, dict(item.values), dict(item.places), dict(item.residuals))
         box = layout[part]
-        cut = {dim: box[dim] for dim in (layout.dims[axis] for axis in layout.patched)}
         for key, output in zip(self.keys, self.outputs):
             scene = self._as_scene(item, key)
-            window = (
-                box
-                if scene.dims == layout.dims
-                else Window({dim: cut.get(dim, slice(0, size)) for dim, size in zip(scene.dims, scene.shape)})
-            )
+            window = box if scene.dims == layout.dims else layout.on(box, scene.dims, scene.shape)
             later = Unread(self.step, scene, window)
             out.values[output] = later if slots else later.read()
             number = item.places[key].index if key in item.places else item.index
-            kept = {n: out.residuals.pop(n) for n in list(out.residuals) if n.startswith(f"{key}.residual.")}
+            named = [n for n in out.residuals if n.startswith(f"{key}.residual.")] if out.residuals else ()
+            kept = {name: out.residuals.pop(name) for name in named}
             out.places[output] = Place(scene, number, window, partial(grid_of_window, scene, window), kept)
         return out
 

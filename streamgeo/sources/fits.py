@@ -10,7 +10,7 @@ import math
 import os
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,6 @@ from streamgeo.template import Template
 from streamgeo.window import Window
 
 Array = NDArray[Any]
-_SMALL = 1 << 13  # numbers a piece: below, pieces of chunks are put together first and unpacked at once
 
 
 def open_scene(path: str, *, hdu: Which = None, raw: bool = False) -> FitsScene:
@@ -206,6 +205,14 @@ class FitsScene(Scene):
         for place, number in enumerate(range(len(self._images))[window["hdu"]]):
             self._fill(number, box, out[place])
 
+    def foresee(self, window: Window) -> bool:
+        """Have the tiles of a window fetched, where it is known by now where they lie."""
+        box = tuple((window[dim].start, window[dim].stop) for dim in self._images[0].dims)
+        numbers = range(len(self._images))[window["hdu"]] if self._stacked else (0,)
+        tiled = [n for n in numbers if self._maps[n] is None and CACHE.holds(self._layout_key(n))]
+        missing = [self._chunks(number).foresee(box) for number in tiled]
+        return any(missing)
+
     @cached_property
     def _unpackings(self) -> list[Unpacking]:
         return [Unpacking(image.packing) for image in self._images]
@@ -215,22 +222,17 @@ class FitsScene(Scene):
         if mapped is not None:
             mapped.read(tuple(slice(low, high) for low, high in box), out, put)
             return
-        chunks = self._chunks(number)
-        pieces = math.prod((high - 1) // n - low // n + 1 for (low, high), n in zip(box, chunks.chunks))
-        if self._raw or self._unpackings[number].plain or out.size >= _SMALL * pieces:
-            chunks.read(box, out, put)
-        else:
-            whole = np.empty(out.shape, chunks.dtype)
-            chunks.read(box, whole)
-            put(out, whole)
+        self._chunks(number).read(box, out, put)
 
     def _chunks(self, number: int) -> FitsTiles | ByAstropy:
         """The chunks of a compressed image; where they lie is kept in the cache."""
-        image = self._images[number]
-        key = ("layout", "fits", self._path, *self._mark, image.hdu)
-        find = partial(_layout, self._path, self._mark, image)
+        find = partial(_layout, self._path, self._mark, self._images[number])
+        key = self._layout_key(number)
         found: FitsTiles | ByAstropy = CACHE.get(key, find, lambda chunks: int(chunks.nbytes))
         return found
+
+    def _layout_key(self, number: int) -> tuple[Hashable, ...]:
+        return ("layout", "fits", self._path, *self._mark, self._images[number].hdu)
 
     @property
     def reader(self) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -17,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.chunked import Array, At, Box, Chunked, Put, overlaps
+from streamgeo.chunked import Array, At, Box, Chunked, Slices
 from streamgeo.errors import OpenError
 from streamgeo.fits_packing import DTYPES
-from streamgeo.slots import SLOTS
+from streamgeo.slots import scratch
 from streamgeo.sources.fits_codecs import (
     BLOCKS,
     CODECS,
@@ -29,21 +28,17 @@ from streamgeo.sources.fits_codecs import (
     GUARD,
     NOTHING,
     ZIPPED,
-    Damaged,
     Decoder,
     Stored,
 )
 from streamgeo.sources.fits_headers import Header, Unusual
-from streamgeo.sources.handles import POOL
-from streamgeo.sources.layouts import Identity, Uncovered, changed, open_bytes
+from streamgeo.sources.layouts import Identity, Uncovered, changed, read_into
 
 Library = Callable[[Box], Array]  # the pixels of a box as astropy reads them
 Ranges = Sequence[tuple[int, int]]
-Empty = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 
 _CHUNK = 1 << 19  # bytes of decoded pixels that small tiles are kept together up to
 _LARGEST = 1 << 31  # bytes of a decoded tile
-_BUFFER = 4 << 20  # bytes of what is read at once that a thread keeps room for
 _GAP = 1 << 16  # bytes between two tiles that cost no more to read than another call would
 _WIDTHS = {"L": 1, "B": 1, "I": 2, "J": 4, "K": 8, "A": 1, "E": 4, "D": 8, "C": 8, "M": 16, "P": 8, "Q": 16}
 _CODES = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}
@@ -93,23 +88,29 @@ class FitsTiles(Chunked):
         columns = (table.how, table.starts, table.sizes, table.scales, table.zeros, table.blanks)
         self.nbytes = 1024 + sum(column.nbytes for column in columns if column is not None)
 
-    def read(self, box: Box, out: Array, put: Put = np.copyto) -> None:
-        """Fill ``out`` with a box; see :meth:`Chunked.read`.
+    def part(self, at: At, source: Slices, wait: bool = True) -> Array | None:
+        """A piece of a group; see :meth:`Chunked.part`.
 
         A damaged tile is an error only for windows that need it, so that a group with one is read tile by tile.
         """
-        for at, source, target in overlaps(box, self.chunks):
-            try:
-                chunk = self.chunk(at)[source]
-            except OpenError:
-                starts = [i * size for i, size in zip(at, self.chunks)]
-                chunk = self._around([(s + p.start, s + p.stop) for s, p in zip(starts, source)])
-            put(out[target], chunk)
+        try:
+            return super().part(at, source, wait)
+        except OpenError:
+            starts = [i * size for i, size in zip(at, self.chunks)]
+            return self._around([(s + p.start, s + p.stop) for s, p in zip(starts, source)])
 
     def decode(self, at: At) -> Array:
         """The pixels of one group of tiles; see :meth:`Chunked.decode`."""
-        first = [i * n for i, n in zip(at, self._group)]
-        return self._tiles([(low, low + n) for low, n in zip(first, self._group)], SLOTS.empty)
+        return self._tiles(self._ranges(at))
+
+    def place(self, at: At) -> tuple[int, int] | None:
+        """Where the bytes of a group lie; see :meth:`Chunked.place`."""
+        low, high = self._extent(self._rows(self._ranges(at)))
+        return (low, high - low) if low < high else None
+
+    def _ranges(self, at: At) -> Ranges:
+        """Numbers of the tiles of a group."""
+        return [(i * n, i * n + n) for i, n in zip(at, self._group)]
 
     def _around(self, box: Ranges) -> Array:
         """The pixels of a box, of which only the tiles that it touches are decoded."""
@@ -118,25 +119,30 @@ class FitsTiles(Chunked):
             slice(low - first * size, high - first * size)
             for (low, high), (first, _), size in zip(box, ranges, self._stored.tile)
         )
-        return self._tiles(ranges, np.empty)[cut]
+        return self._tiles(ranges)[cut]
 
-    def _tiles(self, ranges: Ranges, empty: Empty) -> Array:
-        """The pixels of the tiles whose numbers lie in these ranges, in memory that ``empty`` gives."""
+    def _tiles(self, ranges: Ranges) -> Array:
+        """The pixels of the tiles whose numbers lie in these ranges, in scratch memory."""
         stored = self._stored
         numbers = [range(low, min(high, count)) for (low, high), count in zip(ranges, stored.tiles)]
         shape = [
             min(part.stop * size, n) - part.start * size
             for part, size, n in zip(numbers, stored.tile, stored.shape)
         ]
-        rows = np.ravel_multi_index(np.ix_(*numbers), stored.tiles).ravel()
+        rows = self._rows(ranges)
         low, data = self._bytes(rows)
-        out = empty(tuple(shape), stored.dtype)
+        out = scratch("decoded", math.prod(shape) * stored.dtype.itemsize).view(stored.dtype).reshape(shape)
         steps = ([slice(i * n, i * n + n) for i in range(len(part))] for part, n in zip(numbers, stored.tile))
         parts = [out[place] for place in product(*steps)]
         if not self._fill_coded(parts, rows, low, data):
             for part, row in zip(parts, rows.tolist()):
                 self._fill(part, row, low, data)
         return out
+
+    def _rows(self, ranges: Ranges) -> NDArray[np.intp]:
+        """Rows of the table for the tiles whose numbers lie in these ranges."""
+        numbers = [range(low, min(high, count)) for (low, high), count in zip(ranges, self._stored.tiles)]
+        return np.ravel_multi_index(np.ix_(*numbers), self._stored.tiles).ravel()
 
     def _fill_coded(self, parts: list[Array], rows: NDArray[np.intp], low: int, data: Array) -> bool:
         """Decode tiles into their places, if all are of the common kind; False when one is not, or is damaged."""
@@ -156,11 +162,14 @@ class FitsTiles(Chunked):
         """Decode one tile into its place; ``data`` are bytes of the file from ``low`` on, if its own are there."""
         table = self._table
         start, size, how = table.starts.item(row), table.sizes.item(row), table.how.item(row)
+        tile = f"read: tile {row} of hdu {self.hdu} of {self.path} is damaged"
+        if how == NOTHING:
+            raise OpenError(f"{tile} (no bytes are stored for it); fetch the file again")
+        if size < 0 or start < 0 or start + size > self.identity[0]:  # astropy makes zeros of it
+            raise OpenError(
+                f"{tile} ({size} bytes at {start} of a file of {self.identity[0]}); fetch the file again"
+            )
         try:
-            if how == NOTHING:
-                raise Damaged("no bytes are stored for it")
-            if size < 0 or start < 0 or start + size > self.identity[0]:
-                raise Damaged(f"{size} bytes at {start} of a file of {self.identity[0]}")
             if not data.size:
                 low, data = start, self._pread(start, size)
             values = self._decoder(data[start - low : start - low + size], how, part.shape)
@@ -171,7 +180,7 @@ class FitsTiles(Chunked):
         except OpenError:
             raise
         except Exception as error:  # the decoders have kinds of their own
-            what = f"read: tile {row} of hdu {self.hdu} of {self.path} is damaged ({error})"
+            what = f"{tile} ({error})"
             if how != ZIPPED and not self._stored.codec.startswith("GZIP"):
                 # The other decoders are those of astropy: asked again, it would say the same.
                 raise OpenError(f"{what}; fetch the file again") from error
@@ -198,6 +207,11 @@ class FitsTiles(Chunked):
 
         Otherwise none, and each tile is read for itself.
         """
+        low, high = self._extent(rows)
+        return low, self._pread(low, high - low) if low < high else np.empty(0, np.uint8)
+
+    def _extent(self, rows: NDArray[np.intp]) -> tuple[int, int]:
+        """Where in the file the bytes of some tiles begin and end; an empty range unless they lie close."""
         starts, sizes = self._table.starts[rows], self._table.sizes[rows]
         low, high = int(starts.min()), int((starts + sizes).max())
         if (
@@ -206,33 +220,15 @@ class FitsTiles(Chunked):
             or high > self.identity[0]
             or high - low > int(sizes.sum()) + _GAP * len(rows)
         ):
-            return 0, np.empty(0, np.uint8)
-        return low, self._pread(low, high - low)
+            return 0, 0
+        return low, high
 
     def _pread(self, start: int, size: int) -> Array:
-        with POOL.lease("bytes", self.path, open_bytes, os.close) as fd:
-            stat = os.fstat(fd)
-            if (stat.st_size, stat.st_mtime_ns) != self.identity:
-                raise changed(self.path)
-            data = _buffer(size + len(GUARD))
-            os.lseek(fd, start, os.SEEK_SET)  # the descriptor is this thread's as long as it is leased
-            if os.readv(fd, [data[:size]]) != size:
-                raise changed(self.path)
+        data = scratch("stored", size + len(GUARD))
+        if read_into(self.path, self.identity, start, data[:size]) != size:
+            raise changed(self.path)
         data[size:] = GUARD
         return data
-
-
-_BUFFERS = threading.local()
-
-
-def _buffer(size: int) -> Array:
-    """Bytes that this thread uses again and again: fresh memory costs as much as reading."""
-    if size > _BUFFER:
-        return np.empty(size, np.uint8)
-    buffer: Array | None = getattr(_BUFFERS, "bytes", None)
-    if buffer is None or len(buffer) < size:
-        buffer = _BUFFERS.bytes = np.empty(2 * size, np.uint8)
-    return buffer[:size]
 
 
 def grouped(shape: tuple[int, ...], tile: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
@@ -331,7 +327,8 @@ def _scaled(header: Header, column: int) -> bool:
 
 def _stored(header: Header, columns: dict[str, _Column]) -> Stored:
     codec = {"RICE_ONE": "RICE_1"}.get(kind := header.text("ZCMPTYPE", ""), kind)
-    _check_codec(codec)
+    if codec not in CODECS:
+        raise Uncovered(f"its compression is {codec!r}")
     shape, dtype = header.sizes("ZNAXIS"), np.dtype(DTYPES[header.whole("ZBITPIX")])
     tile = tuple(header.whole(f"ZTILE{axis}") for axis in range(len(shape), 0, -1))
     pixels = math.prod(min(one, size) for one, size in zip(tile, shape))
@@ -355,16 +352,6 @@ def _stored(header: Header, columns: dict[str, _Column]) -> Stored:
         header.whole("ZDITHER0", 0), _blank(header, columns, dtype),
         None if plain is None else np.dtype(_CODES[plain.code]),
     )  # fmt: skip
-
-
-def _check_codec(codec: str) -> None:
-    import imagecodecs
-
-    if codec not in CODECS:
-        raise Uncovered(f"its compression is {codec!r}")
-    needed = {"PLIO_1": "plio_decode", "HCOMPRESS_1": "hcomp_decode"}.get(codec)
-    if needed and not hasattr(imagecodecs, needed):
-        raise Uncovered(f"this imagecodecs has no decoder for {codec}")
 
 
 def _settings(header: Header) -> dict[str, int]:

@@ -5,7 +5,7 @@ Formats: TIFF 6.0 (Adobe 1992), BigTIFF, TIFF Technical Notes 1 and 3 (predictor
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.chunked import At, Chunked
-from streamgeo.sources.handles import POOL
-from streamgeo.sources.layouts import Identity, Mapped, Uncovered, changed, open_bytes
+from streamgeo.errors import OpenError
+from streamgeo.slots import scratch
+from streamgeo.sources.layouts import Bytes, Identity, Mapped, Uncovered, read_at
 
 Array = NDArray[Any]
+Like = tuple[int, tuple[int, int], str, tuple[float | None, ...]]  # bands, shape, dtype, nodata of each band
 Library = Callable[[At], Array]  # the values of a chunk as the reference library reads it
 
 _CODECS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate", 32773: "packbits", 34887: "lerc",
            34925: "lzma", 50000: "zstd", 50001: "webp"}  # fmt: skip
 _PREDICTORS = {1: "", 2: ", predictor 2", 3: ", predictor 3"}
+# How many times smaller bytes can become at most, where the format sets a bound.
+_RATIO = {"packbits": 64, "deflate": 1040, "lzw": 2800, "lzma": 10_000, "zstd": 1 << 16}
 _LARGEST = 1 << 31  # bytes of a decoded chunk
 _JPEG = 7
-_YCBCR, _CIELAB = 6, 8
+_NODATA = 42113  # the tag in which GDAL keeps it, for all bands
+_CMYK, _YCBCR, _CIELAB = 5, 6, 8
 
 
 class Damaged(Exception):
@@ -41,7 +46,7 @@ class Stored:
         dtype: in the byte order of the file.
         bands: of the image; ``planar`` says that each has chunks of its own.
         rows, cols: of a full chunk; strips are as wide as the image, and the last one is cut short (``strips``).
-        fill: what a pixel holds whose chunk is not stored.
+        fills: for each band, what a pixel holds whose chunk is not stored; None where only GDAL can say.
     """
 
     shape: tuple[int, int]
@@ -53,7 +58,7 @@ class Stored:
     cols: int
     codec: int
     predictor: int
-    fill: float
+    fills: tuple[float | None, ...]
 
 
 class TiffChunks(Chunked):
@@ -84,32 +89,50 @@ class TiffChunks(Chunked):
 
     def decode(self, at: At) -> Array:
         """The values of one chunk; see :meth:`Chunked.decode`. What GDAL alone can make sense of, GDAL reads."""
-        plane, row, col = at
-        offset, size = self._places[(plane * self._down + row) * self._across + col].tolist()
+        _, row, _ = at
+        offset, size = self._place(at)
         rows = min(self._stored.rows, self._stored.shape[0] - row * self._stored.rows)
         full = (rows if self._stored.strips else self._stored.rows, self._stored.cols, self.chunks[0])
         if not size and not offset:
-            return np.broadcast_to(np.array(self._stored.fill).astype(self.dtype), (full[2], *full[:2]))
+            return self._missing(at, (full[2], *full[:2]))
+        need, codec = math.prod(full) * self.dtype.itemsize, _CODECS[self._stored.codec]
+        if size > 0 and need > _RATIO.get(codec, need) * size + 4096:  # GDAL would take its time to find out
+            raise OpenError(
+                f"read: tile {at} of {self.path} is damaged: {size} bytes of {codec} cannot hold {need}; fetch it again"
+            )
         try:
             pixels = self._pixels(self._bytes(offset, size), full)
         except (Damaged, ValueError, RuntimeError, TypeError, MemoryError):  # codecs have errors of their own
             return self._library(at)
         return pixels.transpose(2, 0, 1)
 
-    def _bytes(self, offset: int, size: int) -> bytes:
+    def _missing(self, at: At, shape: tuple[int, int, int]) -> Array:
+        fills = self._stored.fills[at[0] :][: shape[0]]
+        if None in fills:
+            return self._library(at)
+        values = np.array(fills).astype(self.dtype)[:, None, None]
+        return np.broadcast_to(values[0, 0, 0] if len(set(map(repr, fills))) == 1 else values, shape)
+
+    def _place(self, at: At) -> tuple[int, int]:
+        plane, row, col = at
+        offset, size = self._places[(plane * self._down + row) * self._across + col].tolist()
+        return offset, size
+
+    def place(self, at: At) -> tuple[int, int] | None:
+        """Where its bytes lie; see :meth:`Chunked.place`."""
+        offset, size = self._place(at)
+        return (offset, size) if offset > 0 and 0 < size <= self.identity[0] - offset else None
+
+    def _bytes(self, offset: int, size: int) -> Bytes:
         if size <= 0 or offset <= 0 or offset + size > self.identity[0]:
             raise Damaged(f"{size} bytes at {offset} of a file of {self.identity[0]}")
-        with POOL.lease("bytes", self.path, open_bytes, os.close) as fd:
-            stat = os.fstat(fd)
-            if (stat.st_size, stat.st_mtime_ns) != self.identity:
-                raise changed(self.path)
-            data = os.pread(fd, size, offset)
+        data = read_at(self.path, self.identity, offset, size)
         if len(data) != size:
             raise Damaged(f"{len(data)} bytes of {size} at {offset}")
         return data
 
-    def _pixels(self, data: bytes, shape: tuple[int, int, int]) -> Array:
-        """Decoded values as ``(y, x, band)``, in native byte order."""
+    def _pixels(self, data: Bytes, shape: tuple[int, int, int]) -> Array:
+        """Decoded values as ``(y, x, band)``, in native byte order; in scratch memory."""
         import imagecodecs
 
         stored = self._stored
@@ -120,33 +143,26 @@ class TiffChunks(Chunked):
         if codec == "none":
             raw: Any = data[:count]
         else:
-            raw = getattr(imagecodecs, f"{codec}_decode")(data, out=count)
+            raw = getattr(imagecodecs, f"{codec}_decode")(data, out=scratch("decoded", count))
         if len(raw) != count:
             raise Damaged(f"{len(raw)} bytes of {count} came out of {codec}")
         if stored.predictor == 3:  # works on the bytes, whatever their order
             values = np.frombuffer(raw, stored.dtype).reshape(shape)
-            out: Array = imagecodecs.floatpred_decode(values, axis=1, out=np.empty(shape, stored.dtype))
+            out: Array = scratch("values", count).view(stored.dtype).reshape(shape)
+            imagecodecs.floatpred_decode(values, axis=1, out=out)
             return out.astype(self.dtype, copy=False)
         values = np.frombuffer(raw, stored.dtype).reshape(shape).astype(self.dtype, copy=False)
         if stored.predictor == 2:
-            return np.asarray(imagecodecs.delta_decode(_unsigned(values), axis=1)).view(self.dtype)
+            bits = values.view(f"u{values.dtype.itemsize}")  # differences are modulo two to this power
+            imagecodecs.delta_decode(bits, axis=1, out=bits)
         return values
 
 
-def _unsigned(values: Array) -> Array:
-    """The same bits as unsigned integers: differences are taken modulo two to the number of bits."""
-    return values.view(f"u{values.dtype.itemsize}")
-
-
-def _image(codec: str, data: bytes, shape: tuple[int, int, int], stored: Stored) -> Array:
+def _image(codec: str, data: Any, shape: tuple[int, int, int], stored: Stored) -> Array:
     """A chunk that is an image file of its own."""
     import imagecodecs
 
-    if codec == "webp":
-        pixels = imagecodecs.webp_decode(data, hasalpha=shape[2] == 4)
-    else:
-        pixels = imagecodecs.lerc_decode(data, masks=False)
-    pixels = np.asarray(pixels)
+    pixels = imagecodecs.webp_decode(data, hasalpha=shape[2] == 4) if codec == "webp" else _lerc(data)
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if (
@@ -158,6 +174,22 @@ def _image(codec: str, data: bytes, shape: tuple[int, int, int], stored: Stored)
     return pixels
 
 
+def _lerc(data: bytes) -> Array:
+    """What a LERC chunk holds: NaN lies beside the numbers, in a mask for all bands or one for each."""
+    import imagecodecs
+
+    found: Any = imagecodecs.lerc_decode(data, masks=True)
+    pixels, valid = found
+    if valid is None:
+        return np.asarray(pixels)
+    if pixels.dtype.kind != "f":
+        raise Damaged("lerc: integers are missing")
+    if pixels.ndim == 3 and valid.shape == pixels.shape:  # bands with masks of their own come first
+        pixels, valid = pixels.transpose(1, 2, 0), valid.transpose(1, 2, 0)
+    pixels[~valid] = np.nan
+    return np.asarray(pixels)
+
+
 # -- the header -----------------------------------------------------------------------------------------
 
 
@@ -165,7 +197,7 @@ def layout(
     path: str,
     identity: Identity,
     overview: int | None,
-    like: tuple[int, tuple[int, int], str, float | None],
+    like: Like,
     library: Callable[[Stored, At], Array],
 ) -> TiffChunks | Mapped:
     """Where the chunks of an image lie.
@@ -216,7 +248,7 @@ def _page(file: Any, overview: int | None) -> Any:
     return [page for page in file.pages[1:] if int(page.subfiletype) & 5 == 1][overview]
 
 
-def _stored(page: Any, like: tuple[int, tuple[int, int], str, float | None]) -> Stored:
+def _stored(page: Any, like: Like) -> Stored:
     bands, shape, dtype, nodata = like
     codec, predictor = int(page.compression), int(page.predictor)
     if codec == _JPEG:  # nothing tells damaged JPEG from sound one, and each decoder makes other pixels of it
@@ -238,15 +270,29 @@ def _stored(page: Any, like: tuple[int, tuple[int, int], str, float | None]) -> 
     if predictor == 2 and stored.itemsize == 8:
         raise Uncovered("predictor 2 with 64 bits")
     photometric = int(page.photometric)
-    if photometric in (_YCBCR, _CIELAB):  # GDAL turns them into others while it reads
+    # GDAL turns them into others while it reads.
+    if photometric in (_YCBCR, _CIELAB) or (photometric == _CMYK and stored.itemsize == 1):
         raise Uncovered(f"its colours are {page.photometric.name}")
     strips = not page.is_tiled
     rows, cols = (min(page.rowsperstrip, height), width) if strips else (page.tilelength, page.tilewidth)
     planar = int(page.planarconfig) == 2 and bands > 1
     if rows * cols * (1 if planar else bands) * stored.itemsize > _LARGEST:
         raise Uncovered("its chunks are larger than 2 GiB")
-    fill = 0.0 if nodata is None else nodata
-    return Stored((height, width), bands, stored, planar, strips, rows, cols, codec, predictor, fill)
+    # rasterio says None also of a nodata that the dtype cannot hold, and GDAL then fills with one that it can.
+    hidden = _NODATA in page.tags or Path(f"{page.parent.filehandle.path}.aux.xml").exists()
+    fills = tuple(0.0 if value is None and not hidden else exact_nodata(value, stored) for value in nodata)
+    return Stored((height, width), bands, stored, planar, strips, rows, cols, codec, predictor, fills)
+
+
+def exact_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
+    """The value that is missing where it can be told by comparing; None leaves it to GDAL."""
+    if nodata is None or dtype.kind not in "iuf":
+        return None
+    if dtype.kind == "f":
+        return nodata if dtype.itemsize >= 4 else None
+    limits = np.iinfo(dtype)
+    exact = nodata == nodata and nodata == int(nodata) and limits.min <= nodata <= limits.max
+    return int(nodata) if exact and dtype.itemsize < 8 else None
 
 
 def _places(page: Any, stored: Stored) -> NDArray[np.int64]:

@@ -21,6 +21,7 @@ from streamgeo.sources.cf import Variable
 from streamgeo.sources.grouped import Array, GroupedScene, Header, Words, ancestors, choose, same_dtype
 from streamgeo.sources.handles import POOL, identity
 from streamgeo.sources.hdf5_chunks import Layout
+from streamgeo.sources.hdf5_heaps import check_heaps
 
 _WORDS = Words("open_hdf5", "dataset", "dataset")
 _BARE_DIM = "This is a netCDF dimension but not a netCDF variable"
@@ -61,7 +62,7 @@ def open_scene(path: str, *, dataset: str | Sequence[str] | None = None, raw: bo
     if raw:
         same_dtype(targets, file, _WORDS)
     packings = [Packing() if raw else _packing(v, file) for v in targets]
-    return Hdf5Scene(path, targets, packings, raw, stamp)
+    return Hdf5Scene(path, targets, packings, raw, stamp, headers[0] if headers else None)
 
 
 class Hdf5Scene(GroupedScene):
@@ -76,7 +77,9 @@ class Hdf5Scene(GroupedScene):
 
     def _header(self) -> Header:
         with _file(self._path) as handle:
-            header = _scan(handle)
+            return _scan(handle)
+
+    def _fitted(self, header: Header) -> Header:
         target = self._targets[0]
         return replace(
             header, variables={path: _borrow_dims(v, target) for path, v in header.variables.items()}
@@ -128,6 +131,7 @@ def _file(path: str) -> Iterator[Any]:
 def _open(path: str) -> Any:
     import h5py
 
+    check_heaps(path)
     return h5py.File(path, "r")
 
 

@@ -20,6 +20,7 @@ from streamgeo.sources.handles import identity
 from streamgeo.sources.hdf5_filters import Damaged, Pipeline, Short
 from streamgeo.sources.layouts import (
     Array,
+    Bytes,
     Identity,
     Mapped,
     Refused,
@@ -144,6 +145,11 @@ class Hdf5Chunks(Chunked):
         except Damaged as damage:
             return self._by_library(at, damage)
 
+    def place(self, at: At) -> tuple[int, int] | None:
+        """Where its bytes lie; see :meth:`Chunked.place`."""
+        found = self._index.find(at)
+        return None if found is None or found[0] + found[1] > self.identity[0] else found[:2]
+
     def _may_be_plain(self, at: At) -> bool:
         """Whether it lies at the edge, where a file may leave filters out, and nothing would tell that it did."""
         pipeline = self._stored.pipeline
@@ -151,13 +157,13 @@ class Hdf5Chunks(Chunked):
             return False
         return any((i + 1) * c > n for i, c, n in zip(at, self.chunks, self.shape))
 
-    def _values(self, data: bytes, mask: int) -> Array:
+    def _values(self, data: Bytes, mask: int) -> Array:
         values = self._stored.pipeline.decode(data, mask, self._size).view(self._stored.dtype)
         if not values.dtype.isnative:
             values = values.byteswap().view(self.dtype)
         return values.reshape(self.chunks)
 
-    def _bytes(self, offset: int, size: int) -> bytes:
+    def _bytes(self, offset: int, size: int) -> Bytes:
         if size >= LARGEST or offset + size > self.identity[0]:
             raise Damaged(f"{size} bytes at {offset} of a file of {self.identity[0]}")
         data = read_at(self.path, self.identity, offset, size)

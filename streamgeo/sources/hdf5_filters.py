@@ -11,11 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from streamgeo.sources.layouts import Uncovered
-
-Bytes = NDArray[np.uint8]
+from streamgeo.slots import scratch
+from streamgeo.sources.layouts import Bytes, Uncovered
 
 DEFLATE, SHUFFLE, FLETCHER32, SZIP, BZIP2 = 1, 2, 3, 4, 307
 LZF, BLOSC, LZ4, BITSHUFFLE, ZSTD = 32000, 32001, 32004, 32008, 32015
@@ -78,8 +76,8 @@ class Pipeline:
         """Whether it would fail on bytes that no filter was applied to."""
         return not all(one.keeps_size for one in self.filters)
 
-    def decode(self, data: bytes, mask: int, size: int) -> Bytes:
-        """The ``size`` bytes of a chunk; bits of ``mask`` say which filters were left out for it.
+    def decode(self, data: bytes | Bytes, mask: int, size: int) -> Bytes:
+        """The ``size`` bytes of a chunk, in scratch memory; bits of ``mask`` say which filters were left out for it.
 
         Raises:
             Damaged: when a filter fails, or the number of bytes is another.
@@ -95,7 +93,7 @@ class Pipeline:
             except Exception as error:  # each codec of imagecodecs has an error of its own
                 raise Damaged(f"{applied[i].name}: {error}") from error
         if len(value) != size:
-            kind = Short if self.filters and len(value) < size else Damaged
+            kind = Short if len(value) < size else Damaged
             raise kind(f"it holds {len(value)} bytes of {size}")
         return np.frombuffer(value, np.uint8)
 
@@ -116,7 +114,7 @@ def _exact(name: str, **options: Any) -> Callable[[bytes | Bytes, int, tuple[int
     def decode(data: bytes | Bytes, size: int, values: tuple[int, ...]) -> Bytes:
         import imagecodecs
 
-        out = np.empty(size, np.uint8)
+        out = scratch(name, size)
         got = getattr(imagecodecs, name)(data, out=out, **options)
         return _full(out, len(got))
 
@@ -137,7 +135,7 @@ def _unshuffle(data: bytes | Bytes, size: int, values: tuple[int, ...]) -> bytes
         return data
     flat = np.frombuffer(data, np.uint8)
     planes = flat[: count * width].reshape(width, count)
-    out = np.empty(total, np.uint8)
+    out = scratch("unshuffled", total)
     numbers = out[: count * width]
     if width in (2, 4) and _LITTLE:  # shifting whole numbers is several times faster than placing bytes
         whole = numbers.view(f"<u{width}")
@@ -159,10 +157,10 @@ def _check_fletcher32(data: bytes | Bytes, size: int, values: tuple[int, ...]) -
 
     body = np.frombuffer(data, np.uint8)
     if len(body) < 4:
-        raise Damaged("fletcher32: the checksum is missing")
+        raise Short("fletcher32: the checksum is missing")
     body, stored = body[:-4], int.from_bytes(body[-4:].tobytes(), "little")
     if len(body) == 0:
-        raise Damaged("fletcher32: nothing but a checksum")
+        raise Short("fletcher32: nothing but a checksum")
     found = int(imagecodecs.h5checksum_fletcher32(cast(Any, body)))
     # Before HDF5 1.6.3 the bytes of each half were swapped on some machines; the library takes both.
     swapped = (found & 0x00FF00FF) << 8 | (found >> 8) & 0x00FF00FF

@@ -17,13 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgeo.chunks import CACHE
 from streamgeo.errors import OpenError
+from streamgeo.slots import scratch
 from streamgeo.sources.handles import POOL, identity
 
 Array = NDArray[Any]
+Bytes = NDArray[np.uint8]
 Identity = tuple[int, int]
 Put = Callable[[Array, Array], None]
-_RESIDENT = 64 << 20  # bytes of maps that may stay in the memory of the process
+_RESIDENT = 64 << 20  # bytes of maps that may stay in the memory of the process, whatever the budget
 
 
 class Uncovered(Exception):
@@ -75,21 +78,37 @@ class _Map:
     bytes: mmap.mmap
 
     def touched(self, part: Array) -> None:
-        """Count what was read: pages of a map count as memory of the process until they are let go."""
+        """Count what was read: pages of a map count as memory of the process until they are let go.
+
+        They may take what the cache of chunks leaves free of its budget: mapping them again costs as much as copying.
+        """
         global _since
-        rows = part.size // max(part.shape[-1], 1)
-        reach = sum((size - 1) * abs(step) for size, step in zip(part.shape, part.strides))
         with _COUNTING:
-            # A page that is touched brings its neighbours along, up to 64 KiB.
-            _since += min(part.nbytes + rows * (64 << 10), reach + (64 << 10), self.identity[0])
+            _since += min(brought(part), self.identity[0])
             if _since < _RESIDENT:
+                return
+            most = max(_RESIDENT, CACHE.limit - CACHE.nbytes)
+            if _since < most or sum(one.identity[0] for one in _MAPS) <= most:
                 return
             _since = 0
             maps = list(_MAPS)
-        if sum(one.identity[0] for one in maps) <= _RESIDENT:
-            return  # all of them together are no more
         for one in maps:
             one.bytes.madvise(mmap.MADV_DONTNEED)  # the system keeps them cached as far as it has room
+
+
+def brought(part: Array) -> int:
+    """Bytes of a file that reading this part of it maps at most: a page comes with its neighbours, up to 64 KiB.
+
+    >>> brought(np.zeros((4, 1 << 20), np.uint8)[:, :100]) == 4 * (100 + (64 << 10))
+    True
+    """
+    reach, around = part.itemsize, 64 << 10
+    for step, size in sorted((abs(step), size) for step, size in zip(part.strides, part.shape)):
+        if step <= reach + around:  # what lies between is brought along
+            reach += (size - 1) * step
+        else:
+            reach = size * (reach + around) - around
+    return reach + around
 
 
 _MAPS: weakref.WeakSet[_Map] = weakref.WeakSet()
@@ -156,8 +175,18 @@ _DESCRIPTORS = _Descriptors()
 _MOST_OPEN = 16  # a thread
 
 
-def read_at(path: str, identity: Identity, offset: int, size: int) -> bytes:
-    """Bytes of a file, fewer where it ends before; nothing is asked of the system but these.
+def read_at(path: str, identity: Identity, offset: int, size: int) -> Bytes:
+    """Bytes of a file, fewer where it ends before, in scratch memory of this thread.
+
+    Raises:
+        OpenError: as :func:`read_into` says.
+    """
+    data = scratch("stored", size)
+    return data[: read_into(path, identity, offset, data)]
+
+
+def read_into(path: str, identity: Identity, offset: int, data: Bytes) -> int:
+    """Fill ``data`` from a file; how many bytes there were. Nothing is asked of the system but these.
 
     The caller has just seen that the file is as it was: one of the same name that has taken its place is not
     read, since the old one stays open.
@@ -178,7 +207,7 @@ def read_at(path: str, identity: Identity, offset: int, size: int) -> bytes:
         while len(kept) >= _MOST_OPEN:
             kept.popitem(last=False)
     kept[key] = found
-    return os.pread(found.number, size, offset)
+    return os.preadv(found.number, [data.data], offset)
 
 
 current = identity  # what a file's size and time of modification are now

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -71,14 +71,26 @@ class StackedScene(Scene):
         """All files, in their order."""
         return tuple(file for part in self.parts for file in part.files)
 
+    def foresee(self, window: Window) -> bool:
+        """Said to the files that have a part of the window."""
+        lead, inner = window[self.dims[0]], Window({dim: window[dim] for dim in self.dims[1:]})
+        windows = [(part, {"band": bands} if self.joins else {}) for part, bands in self._parts(lead)]
+        missing = [part.foresee(Window({**bands, **inner})) for part, bands in windows]
+        return any(missing)
+
     def _read(self, window: Window) -> NDArray[Any]:
         lead, inner = window[self.dims[0]], Window({dim: window[dim] for dim in self.dims[1:]})
         if not self.joins:
             return np.stack([part.read(inner) for part in self.parts[lead]])
-        out, at = [], 0
-        for part in self.parts:
-            low, high = max(lead.start - at, 0), min(lead.stop - at, part.shape[0])
-            if low < high:
-                out.append(part.read(Window({"band": (low, high), **inner})))
-            at += part.shape[0]
+        out = [part.read(Window({"band": bands, **inner})) for part, bands in self._parts(lead)]
         return np.concatenate(out) if out else np.empty(window.shape, self.dtype)
+
+    def _parts(self, lead: slice) -> Iterator[tuple[Scene, tuple[int, int]]]:
+        """The files that have some of these layers, and which of their own these are."""
+        at = 0
+        for part in self.parts:
+            layers = part.shape[0] if self.joins else 1
+            low, high = max(lead.start - at, 0), min(lead.stop - at, layers)
+            if low < high:
+                yield part, (low, high)
+            at += layers

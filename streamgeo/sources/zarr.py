@@ -25,6 +25,7 @@ from streamgeo.cf_packing import Packing, native, packing
 from streamgeo.chunked import At, Chunked, nbytes
 from streamgeo.chunks import CACHE
 from streamgeo.errors import OpenError, StreamGeoError
+from streamgeo.optional import optional
 from streamgeo.scene import Scene
 from streamgeo.sources.cf import Variable
 from streamgeo.sources.grouped import Array, GroupedScene, Header, Words, ancestors, choose, same_dtype
@@ -130,10 +131,11 @@ class ZarrChunks(Chunked):
         self._files = tuple(getattr(array, "shards", None) or self.chunks)
         self._folder = str(Path(path, array.path))
 
-    def chunk(self, at: At) -> Array:
-        """The values of a chunk, kept as long as its file stays as it is."""
+    def chunk(self, at: At, wait: bool = True) -> Array | None:
+        """The values of a chunk, kept as long as its file stays as it is; see :meth:`Chunked.chunk`."""
         stamp = self._stamp(at)
-        value: Array = CACHE.get((self.key, stamp, at), partial(self._dated, stamp, at), nbytes)
+        key = (self.key, stamp, at)
+        value: Array | None = CACHE.get(key, partial(self._dated, stamp, at), nbytes, wait=wait)
         return value
 
     def _dated(self, stamp: Identity, at: At) -> Array:
@@ -160,25 +162,6 @@ class ZarrChunks(Chunked):
 # -- stores ---------------------------------------------------------------------------------------------
 
 
-def zarr() -> Any:
-    """The module zarr.
-
-    Raises:
-        OpenError: where it is not installed, or too old.
-    """
-    try:
-        import zarr as module
-    except ImportError as error:
-        raise OpenError(
-            f"open_zarr: it needs zarr, which is not installed ({error}); pip install 'streamgeo[zarr]'"
-        ) from None
-    if int(module.__version__.split(".")[0]) < 3:
-        raise OpenError(
-            f"open_zarr: it needs zarr 3, and zarr {module.__version__} is installed; pip install 'streamgeo[zarr]'"
-        )
-    return module
-
-
 @contextmanager
 def _reading(what: str) -> Iterator[None]:
     """Whatever a damaged store makes zarr raise becomes one OpenError."""
@@ -201,7 +184,7 @@ def is_store(path: str) -> bool:
 
 def _root(path: str) -> Any:
     """The group or array at the root of a store."""
-    module = zarr()
+    module = optional("zarr", "zarr", "open_zarr", least=3, error=OpenError)
     if not Path(path).exists():
         raise OpenError(f"open_zarr: no such folder: {path}")
     if not is_store(path):

@@ -37,6 +37,10 @@ class Cut:
         """First pixel of a patch; negative never, past the end only with edge="pad"."""
         return self.last if number == self.count - 1 else number * self.stride
 
+    def number(self, start: int) -> int:
+        """Which patch starts at a pixel; inverse of :meth:`start`."""
+        return self.count - 1 if start == self.last else start // self.stride
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -52,12 +56,20 @@ class Layout:
     def __getitem__(self, number: int) -> Window:
         if not 0 <= number < len(self):
             raise IndexError(number)
-        box: dict[str, tuple[int, int]] = {}
+        box = dict.fromkeys(self.dims, (0, 0))  # in their order, which the loop below goes through backwards
         for dim, cut in zip(reversed(self.dims), reversed(self.cuts)):
+            if cut.count == 1:
+                box[dim] = (cut.last, cut.last + cut.size)
+                continue
             number, at = divmod(number, cut.count)
             start = cut.start(at)
             box[dim] = (start, start + cut.size)
-        return Window._of({dim: box[dim] for dim in self.dims})
+        return Window._of(box)
+
+    def on(self, box: Window, dims: Sequence[str], shape: Sequence[int]) -> Window:
+        """A window of this layout on a scene of the same patched dims; its other dims are taken whole."""
+        patched = {self.dims[axis] for axis in self.patched}
+        return Window({dim: box[dim] if dim in patched else (0, n) for dim, n in zip(dims, shape)})
 
     @property
     def dropped(self) -> int:
@@ -127,7 +139,7 @@ def patch(
             horizontal dims of the grid.
         edge: what happens where the scene is no multiple of the stride. ``"shift"`` moves the last patch
             inwards, so that it ends with the scene; ``"pad"`` lets it reach past the end; ``"drop"`` leaves
-            it out (``explain()`` says how many pixels are then in no patch; they come back as NaN).
+            it out (``explain()`` says how many pixels are then in no patch; ``predict`` wants ``fill=`` for them).
         fill: value past the end with ``"pad"``: by default NaN for floats, 0 for other dtypes.
 
     Raises:

@@ -1,0 +1,190 @@
+"""Windows put together from chunks: the same whatever the shapes, each chunk decoded once, by threads that share."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import streamgeo as sg
+from streamgeo.chunked import At, Chunked
+from streamgeo.chunks import CACHE
+from streamgeo.slots import scratch
+from streamgeo.sources.layouts import brought
+
+Array = Any
+
+
+class Made(Chunked):
+    """An array in memory that is handed out chunk by chunk, in scratch memory as the decoders of files do it."""
+
+    codec = "none"
+
+    def __init__(self, array: Array, chunks: tuple[int, ...]) -> None:
+        self.array, self.chunks = array, chunks
+        self.shape, self.dtype = array.shape, array.dtype
+        self.key = ("made", object())
+        self.decoded: Counter[At] = Counter()
+
+    def decode(self, at: At) -> Array:
+        """One chunk, cut at the edge."""
+        self.decoded[at] += 1
+        part = self.array[tuple(slice(i * n, (i + 1) * n) for i, n in zip(at, self.chunks))]
+        out = scratch("decoded", part.nbytes).view(self.dtype).reshape(part.shape)
+        out[...] = part
+        return out
+
+
+def convert(out: Array, stored: Array) -> None:
+    """What a source hands to ``read``: another dtype, and NaN for a value."""
+    np.copyto(out, stored, casting="unsafe")
+    np.copyto(out, np.nan, where=stored == 7)
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_any_box_of_any_chunks(data: st.DataObject) -> None:
+    rank = data.draw(st.integers(1, 3))
+    shape = data.draw(st.tuples(*[st.integers(1, 40)] * rank))
+    chunks = data.draw(st.tuples(*[st.integers(1, 45)] * rank))
+    array = np.random.default_rng(len(shape)).integers(0, 50, shape).astype(np.uint16)
+    made = Made(array, chunks)
+    for _ in range(3):
+        lows = [data.draw(st.integers(0, size)) for size in shape]
+        box = tuple((low, data.draw(st.integers(low, size))) for low, size in zip(lows, shape))
+        part = array[tuple(slice(*pair) for pair in box)]
+        stored, physical = np.empty(part.shape, np.uint16), np.full(part.shape, -1, np.float32)
+        made.read(box, stored)
+        made.read(box, physical[..., ::-1], convert)  # of any strides
+        assert np.array_equal(stored, part)
+        assert np.array_equal(physical[..., ::-1], np.where(part == 7, np.nan, part), equal_nan=True)
+    assert not made.decoded or max(made.decoded.values()) == 1
+
+
+def test_small_pieces_are_converted_at_once_and_large_ones_where_they_lie() -> None:
+    made = Made(np.arange(2048 * 512, dtype=np.uint32).reshape(2048, 512), (512, 512))
+    sizes: list[int] = []
+
+    def put(out: Array, stored: Array) -> None:
+        sizes.append(stored.size)
+        np.copyto(out, stored)
+
+    for box in (((500, 520), (0, 512)), ((0, 2048), (0, 512)), ((0, 100), (0, 10))):
+        out = np.empty([high - low for low, high in box], np.uint32)
+        made.read(box, out, put)
+        assert np.array_equal(out, made.array[tuple(slice(*pair) for pair in box)])
+    assert sizes == [20 * 512, *[512 * 512] * 4, 1000]
+
+
+def test_two_threads_that_want_one_window_decode_different_chunks() -> None:
+    """Each decode waits until the other thread is in one too, which would never be if one waited for the other."""
+
+    class Met(Made):
+        meeting = threading.Barrier(2)
+
+        def decode(self, at: At) -> Array:
+            self.meeting.wait(30)
+            return super().decode(at)
+
+    made = Met(np.arange(8 * 64 * 64).reshape(8, 64, 64), (1, 64, 64))
+    outs = [np.empty((8, 10, 10), np.int64) for _ in range(2)]
+    failed: list[BaseException] = []
+
+    def work(out: Array) -> None:
+        try:
+            made.read(((0, 8), (3, 13), (5, 15)), out)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(out,)) for out in outs]
+    [thread.start() for thread in threads], [thread.join(60) for thread in threads]
+    assert not failed
+    assert all(np.array_equal(out, made.array[:, 3:13, 5:15]) for out in outs)
+    assert dict(made.decoded) == {(i, 0, 0): 1 for i in range(8)}
+
+
+def test_what_is_kept_is_no_scratch_memory() -> None:
+    made = Made(np.arange(100_000).reshape(100, 1000), (50, 1000))
+    first = made.chunk((0, 0))
+    made.chunk((1, 0))
+    assert first is not None and not first.flags.writeable
+    assert np.array_equal(first, made.array[:50])
+    CACHE.clear()
+    assert np.array_equal(first, made.array[:50])
+
+
+def test_scratch_is_of_one_thread_and_one_use() -> None:
+    mine = scratch("a", 5000)
+    found: list[Array] = []
+    thread = threading.Thread(target=lambda: found.append(scratch("a", 5000)))
+    thread.start(), thread.join()
+    assert not np.shares_memory(mine, found[0])
+    assert not np.shares_memory(mine, scratch("b", 5000))
+    assert np.shares_memory(mine, scratch("a", 3000))
+    large = scratch("a", 40 << 20)
+    assert not np.shares_memory(large, scratch("a", 40 << 20))  # too much to hold on to
+    assert np.shares_memory(mine, scratch("a", 8000))
+
+
+@pytest.mark.parametrize("index", [np.s_[:, :, :], np.s_[:, 10:20, 5:7], np.s_[1, ::50], np.s_[:, 3:4, ::-1]])
+def test_pages_that_a_map_brings_are_never_counted_too_low(index: Any) -> None:
+    array = np.empty((3, 200, 70_000), np.uint8)
+    part = array[index]
+    places = np.arange(array.size, dtype=np.int64).reshape(array.shape)[index]
+    blocks = len(np.unique(places // (64 << 10))) * (64 << 10)
+    assert min(blocks, part.nbytes) <= brought(part) <= 3 * blocks + (128 << 10)
+
+
+@pytest.mark.parametrize("kind", ["tiff", "netcdf", "fits"])
+def test_a_batch_has_the_system_fetch_its_chunks_before_they_are_decoded(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In few requests, for chunks that lie close to one another; not for those that are decoded already."""
+    path, size = written(kind, tmp_path)
+    opener: Any = {"tiff": sg.open_geotiff, "netcdf": sg.open_netcdf, "fits": sg.open_fits}[kind]
+    chain = sg.files([str(path)], key="image").key_transform("image", opener())
+    stream = chain.key_transform("image", sg.patch(size=size)).batch(4)
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda fd, offset, size, advice: asked.append((offset, size)))
+    batches = iter(stream)
+    for number in range(4):
+        asked.clear()
+        next(batches)
+        if number:  # where the chunks lie is found when the first one is read
+            assert 1 <= len(asked) <= 4
+            assert all(0 < offset < offset + size <= path.stat().st_size for offset, size in asked)
+    asked.clear()
+    assert len(list(stream)) == 4
+    assert not asked
+
+
+def written(kind: str, folder: Path) -> tuple[Path, int]:
+    """A file of 16 square chunks, and how large these are."""
+    size = 512 if kind == "fits" else 64  # smaller tiles are decoded in groups
+    pixels = np.random.default_rng(0).integers(0, 3000, (4 * size, 4 * size)).astype(np.int16)
+    path = folder / f"a.{ {'tiff': 'tif', 'netcdf': 'nc', 'fits': 'fits'}[kind] }"
+    if kind == "tiff":
+        import rasterio
+
+        profile = {"driver": "GTiff", "count": 1, "height": 256, "width": 256, "dtype": "int16"}
+        with rasterio.open(
+            path, "w", **profile, tiled=True, blockxsize=64, blockysize=64, compress="deflate"
+        ) as file:
+            file.write(pixels, 1)
+    elif kind == "netcdf":
+        import netCDF4
+
+        with netCDF4.Dataset(path, "w") as file:
+            file.createDimension("y", 256), file.createDimension("x", 256)
+            file.createVariable("v", "i2", ("y", "x"), zlib=True, chunksizes=(64, 64))[:] = pixels
+    else:
+        fits.CompImageHDU(pixels, compression_type="RICE_1", tile_shape=(size, size)).writeto(path)
+    return path, size
