@@ -189,7 +189,16 @@ def epoch(node: Node, run: Run, cursor: Cursor = None, position: int = 0) -> Gen
 
 
 def numbered(error: Exception, number: int) -> SampleError:
-    """As :class:`naming` does it: a sample costs less without the block."""
+    """As :class:`naming` does it: a sample costs less without the block.
+
+    Raises:
+        KeyboardInterrupt: where a library made another error of it, as some do while they are imported.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            raise cause
+        cause = cause.__cause__
     if not isinstance(error, SampleError):
         return SampleError(f"sample {number}: {says(error)}", index=number)
     return error if error.index is not None else at_sample(error, number)
