@@ -106,6 +106,7 @@ def dataset(path: str, overview: int | None, operation: str) -> Iterator[Any]:
     """A ``rasterio`` dataset from the pool; whatever fails inside comes out as :class:`OpenError`."""
     try:
         with POOL.lease(f"geotiff:{overview}", path, partial(_open, overview=overview), _close) as src:
+            _forget_errors(src)
             yield src
     except StreamGeoError:
         raise
@@ -121,6 +122,16 @@ def _open(path: str, *, overview: int | None) -> Any:
     import rasterio
 
     return rasterio.open(path, sharing=False, **({} if overview is None else {"overview_level": overview}))
+
+
+def _forget_errors(src: Any) -> None:
+    """Let go of what failed before in this thread: some calls of rasterio take it for an error of their own file."""
+    for _ in range(2):
+        try:
+            _ = src.colorinterp  # such a call: it raises what GDAL remembers, and then it is forgotten
+        except Exception:
+            continue
+        return
 
 
 def _close(src: Any) -> None:
