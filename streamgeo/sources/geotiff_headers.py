@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -172,7 +172,7 @@ def _header(src: Any, bands: Sequence[int]) -> dict[str, Any]:
         return tuple(values[band - 1] for band in bands)
 
     flags = of_bands(src.mask_flag_enums)
-    colorinterp = tuple(kind.name for kind in of_bands(src.colorinterp))
+    colorinterp = of_bands(_colours(src))
     masked = [MaskFlags.all_valid not in kinds for kinds in flags]
     # A mask band goes with the file; nodata and alpha are in the values.
     here = {MaskFlags.alpha} if "alpha" in colorinterp else set()
@@ -199,6 +199,19 @@ def _header(src: Any, bands: Sequence[int]) -> dict[str, Any]:
         "masked": tuple(masked),
         "nodata_only": tuple(kinds == [MaskFlags.nodata] for kinds in flags),
     }
+
+
+def _colours(src: Any) -> list[str]:
+    """What each band shows.
+
+    rasterio takes the number of a colour for the code of an error, and then raises what GDAL remembers of the thread:
+    what went wrong last, in whatever file. Opening what is not there makes GDAL forget.
+    """
+    import rasterio
+
+    with suppress(rasterio.errors.RasterioIOError):
+        rasterio.open("/vsimem/streamgeo-nothing", sharing=False)
+    return [kind.name for kind in src.colorinterp]
 
 
 def _dtype(names: Sequence[str]) -> str:
