@@ -5,6 +5,7 @@ Formats: TIFF 6.0 (Adobe 1992), BigTIFF, TIFF Technical Notes 1 and 3 (predictor
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,9 @@ _CODECS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate", 32773: "packbits
            34925: "lzma", 50000: "zstd", 50001: "webp"}  # fmt: skip
 _PREDICTORS = {1: "", 2: ", predictor 2", 3: ", predictor 3"}
 _LARGEST = 1 << 31  # bytes of a decoded chunk
-_JPEG = 7
-_YCBCR, _CIELAB = 6, 8
+_JPEG, _LERC = 7, 34887
+_AS_STORED = (0, 1, 2, 3)  # colours that GDAL leaves as they are: white or black is zero, RGB, palette
+_LERC_PARAMETERS, _AROUND_LERC = 50674, {0: "", 1: "deflate", 2: "zstd"}
 
 
 class Damaged(Exception):
@@ -41,6 +43,7 @@ class Stored:
         bands: of the image; ``planar`` says that each has chunks of its own.
         rows, cols: of a full chunk; strips are as wide as the image, and the last one is cut short (``strips``).
         fill: what a pixel holds whose chunk is not stored.
+        around: the codec in which a LERC chunk is packed once more, if any.
     """
 
     shape: tuple[int, int]
@@ -53,6 +56,7 @@ class Stored:
     codec: int
     predictor: int
     fill: float
+    around: str = ""
 
 
 class TiffChunks(Chunked):
@@ -75,11 +79,13 @@ class TiffChunks(Chunked):
         self.shape = (stored.bands, *stored.shape)
         self.chunks = (1 if stored.planar else stored.bands, stored.rows, stored.cols)
         self.dtype = stored.dtype.newbyteorder("=")
-        self.codec = _CODECS[stored.codec] + _PREDICTORS[stored.predictor]
+        packed = f" in {stored.around}" if stored.around else ""
+        self.codec = _CODECS[stored.codec] + packed + _PREDICTORS[stored.predictor]
         self.key = ("geotiff", path, *identity, which)
         self._stored, self._places, self._library = stored, places, library
         self._across = -(-stored.shape[1] // stored.cols)
         self._down = -(-stored.shape[0] // stored.rows)
+        self._warned = False
 
     def decode(self, at: At) -> Array:
         """The values of one chunk; see :meth:`Chunked.decode`. What GDAL alone can make sense of, GDAL reads."""
@@ -91,9 +97,20 @@ class TiffChunks(Chunked):
             return np.broadcast_to(np.array(self._stored.fill).astype(self.dtype), (full[2], *full[:2]))
         try:
             pixels = self._pixels(self._bytes(offset, size), full)
-        except (Damaged, ValueError, RuntimeError, TypeError, MemoryError):  # codecs have errors of their own
-            return self._library(at)
+        except (Damaged, ValueError, RuntimeError, TypeError, MemoryError) as error:  # codecs have their own
+            return self._by_library(at, error)
         return pixels.transpose(2, 0, 1)
+
+    def _by_library(self, at: At, damage: Exception) -> Array:
+        """A chunk as GDAL reads it, which is told once a file."""
+        values = self._library(at)
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"read: chunk {at} of {self.path} is not what its header says ({damage}); rasterio reads it",
+                stacklevel=2,
+            )
+        return values
 
     def _bytes(self, offset: int, size: int) -> Bytes:
         if size <= 0 or offset <= 0 or offset + size > self.identity[0]:
@@ -134,6 +151,9 @@ def _image(codec: str, data: Any, shape: tuple[int, int, int], stored: Stored) -
     """A chunk that is an image file of its own."""
     import imagecodecs
 
+    if stored.around:  # what is packed is as large as the pixels at most, but for a header and a mask
+        most = 2 * shape[0] * shape[1] * shape[2] * stored.dtype.itemsize + (1 << 16)
+        data = getattr(imagecodecs, f"{stored.around}_decode")(data, out=most)
     if codec == "webp":
         pixels = imagecodecs.webp_decode(data, hasalpha=shape[2] == 4)
     else:
@@ -229,8 +249,7 @@ def _stored(page: Any, like: tuple[int, tuple[int, int], str, float | None]) -> 
         raise Uncovered("it has more than two dims")
     if predictor == 2 and stored.itemsize == 8:
         raise Uncovered("predictor 2 with 64 bits")
-    photometric = int(page.photometric)
-    if photometric in (_YCBCR, _CIELAB):  # GDAL turns them into others while it reads
+    if int(page.photometric) not in _AS_STORED:  # GDAL turns CMYK, YCbCr and L*a*b* into RGB while it reads
         raise Uncovered(f"its colours are {page.photometric.name}")
     strips = not page.is_tiled
     rows, cols = (min(page.rowsperstrip, height), width) if strips else (page.tilelength, page.tilewidth)
@@ -238,7 +257,17 @@ def _stored(page: Any, like: tuple[int, tuple[int, int], str, float | None]) -> 
     if rows * cols * (1 if planar else bands) * stored.itemsize > _LARGEST:
         raise Uncovered("its chunks are larger than 2 GiB")
     fill = 0.0 if nodata is None else nodata
-    return Stored((height, width), bands, stored, planar, strips, rows, cols, codec, predictor, fill)
+    around = _around(page) if codec == _LERC else ""
+    return Stored((height, width), bands, stored, planar, strips, rows, cols, codec, predictor, fill, around)
+
+
+def _around(page: Any) -> str:
+    """The codec around LERC."""
+    tag = page.tags.get(_LERC_PARAMETERS)
+    values = tag.value if tag is not None and isinstance(tag.value, tuple) else ()
+    if len(values) < 2 or values[1] not in _AROUND_LERC:
+        raise Uncovered(f"its LERC parameters are {values}")
+    return _AROUND_LERC[values[1]]
 
 
 def _places(page: Any, stored: Stored) -> NDArray[np.int64]:

@@ -33,6 +33,7 @@ class About:
         files: the raster, and what GDAL reads with it: masks and overviews beside it, parts of a VRT.
         dtype: that holds all of the bands.
         masked: which of them have a mask.
+        hidden: which of them the last band of the raster hides where it is 0, as alpha.
         packing: scale and offset of each.
         nodata: of each the value that is missing, where comparing tells; None where GDAL must say.
         header: all that a written file takes over, as plain values.
@@ -45,6 +46,7 @@ class About:
     files: tuple[str, ...]
     dtype: np.dtype[Any]
     masked: frozenset[int]
+    hidden: frozenset[int]
     packing: tuple[tuple[float, float], ...]
     nodata: tuple[float | None, ...]
     header: dict[str, Any]
@@ -71,6 +73,7 @@ def about(path: str, bands: int | Sequence[int] | None, overview: int | None) ->
         files, count, driver = tuple(dict.fromkeys((path, *src.files))), src.count, src.driver
     dtype = np.dtype(header["dtype"])
     masked = frozenset(band for band, its in zip(chosen_bands, header.pop("masked")) if its)
+    hidden = frozenset(band for band, its in zip(chosen_bands, header.pop("hidden")) if its)
     packing = tuple(zip(header["scales"], header["offsets"]))
     nodata = tuple(
         _exact_nodata(value, dtype) if simple else None
@@ -80,7 +83,7 @@ def about(path: str, bands: int | Sequence[int] | None, overview: int | None) ->
         "bands": chosen_bands,
         "read_mask": partial(mask_at, path=path, overview=overview, band=chosen_bands[0]),
     }
-    return About(count, driver, chosen_bands, grid, files, dtype, masked, packing, nodata, header)
+    return About(count, driver, chosen_bands, grid, files, dtype, masked, hidden, packing, nodata, header)
 
 
 def mask_at(
@@ -197,6 +200,7 @@ def _header(src: Any, bands: Sequence[int]) -> dict[str, Any]:
         "interleave": src.interleaving.value if src.interleaving else None,
         "mask": "none" if not any(own) else "dataset" if whole else "bands",
         "masked": tuple(masked),
+        "hidden": tuple(MaskFlags.alpha in kinds for kinds in flags),
         "nodata_only": tuple(kinds == [MaskFlags.nodata] for kinds in flags),
     }
 
