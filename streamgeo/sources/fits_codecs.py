@@ -107,9 +107,9 @@ class Decoder:
         return raw.view(self._stored.plain)
 
     def _rice(self, raw: Array, shape: tuple[int, ...]) -> Array:
-        out = np.empty((1, math.prod(shape)), self._rice_type)
+        out: Array = np.empty((1, math.prod(shape)), self._rice_type)
         self.rice_tiles(raw, np.zeros(1, np.int64), np.array([len(raw)]), out)
-        return out[0]
+        return out.reshape(-1)
 
     def rice_tiles(
         self, data: Array, starts: NDArray[np.int64], sizes: NDArray[np.int64], out: Array
