@@ -168,8 +168,8 @@ class GeoTiffScene(Scene):
         if isinstance(self._layout, str):
             stored, masks = self._by_rasterio(bands, box, pixels=True)
         else:
-            puts = {self._put_of(number) for number in bands}
-            if len(puts) == 1 and (put := puts.pop()) is not None:
+            puts = self._puts[chosen]
+            if (put := puts[0]) is not None and puts.count(put) == len(puts):
                 self._fetch(bands, box, planes, put)
                 return
             stored = np.empty(planes.shape, self._stored)
@@ -179,6 +179,12 @@ class GeoTiffScene(Scene):
             planes[...] = stored
         else:
             planes[...] = physical(stored, self._packing[chosen], masks, self.name)
+
+    @cached_property
+    def _puts(self) -> tuple[Put | None, ...]:
+        """That of each band; bands that are alike share one, so that comparing them costs nothing."""
+        known: dict[Put | None, Put | None] = {}
+        return tuple(known.setdefault(put, put) for put in map(self._put_of, range(len(self._bands))))
 
     def _put_of(self, number: int) -> Put | None:
         """How a band goes from its chunk to where it is wanted in one go; None where it needs more."""
