@@ -542,7 +542,7 @@ import resource, sys
 from streamgeo.sources.geotiff import open_scene
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-open_scene(sys.argv[1])
+open_scene(sys.argv[1]).read()
 before = peak()
 scene = open_scene(sys.argv[2])
 print(scene.shape[1], peak() < 1.2 * before)

@@ -289,9 +289,11 @@ def test_a_file_that_changed_is_never_served_stale(fmt, tmp_path):
 
 
 def test_maps_are_let_go_and_read_again(tmp_path, monkeypatch):
+    from streamgeo.chunks import ByteCache
     from streamgeo.sources import layouts
 
     monkeypatch.setattr(layouts, "_RESIDENT", 10_000)
+    monkeypatch.setattr(layouts, "CACHE", ByteCache(0))
     values = numbers((20, 100, 100), "f4")
     path = make(tmp_path / "in.nc", values, fmt="NETCDF3_64BIT_OFFSET")
     scene = open_scene(path, raw=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -233,3 +235,28 @@ def test_damaged_headers_are_errors_or_what_numpy_reads(tmp_path):
         assert same(found, want.astype(want.dtype.newbyteorder("=")))
         outcomes.add("read")
     assert outcomes == {"error", "read"}
+
+
+MEMORY = """
+import sys
+import streamgeo as sg
+sg.config(cache_bytes=int(sys.argv[2]))
+def resident():
+    return int(next(x for x in open("/proc/self/status") if x.startswith("VmRSS")).split()[1]) >> 10
+scene = sg.open_numpy(raw=True)(sys.argv[1])
+before, most = resident(), 0
+for y in range(0, 16000, 250):
+    for x in range(0, 16000, 2000):
+        scene.read(sg.Window(dim_0=slice(y, y + 250), dim_1=slice(x, x + 2000)))
+    most = max(most, resident() - before)
+print(most)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is asked of /proc")
+@pytest.mark.parametrize("budget, low, high", [(0, 0, 150), (128, 0, 220), (2000, 380, 600)])
+def test_maps_take_the_memory_that_the_cache_may_take(tmp_path, budget, low, high):
+    np.lib.format.open_memmap(tmp_path / "a.npy", "w+", "u2", (16000, 16000)).flush()  # 512 MB, none on disk
+    done = subprocess.run([sys.executable, "-c", MEMORY, str(tmp_path / "a.npy"), str(budget << 20)],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert low <= int(done.stdout) <= high

@@ -38,19 +38,26 @@ def crs_attributes(
     Without a grid mapping variable, an attribute of the target or of the file that holds WKT, a PROJ string
     or an EPSG code is taken.
     """
-    from pyproj import CRS
-
     if mapping is not None:
         return {**mapping.attrs, "name": mapping.leaf} if _usable(_Cf(mapping.attrs)) else None
     for source in (target.attrs, file_attrs):
         for key in _CRS_TEXT:
             value = source.get(key)
             given = int(value) if isinstance(value, (int, np.integer)) else text(source, key).strip()
-            crs = _quiet(CRS.from_user_input, given) if given else None
-            cf = _quiet(crs.to_cf) if crs is not None else None
-            if cf is not None and _quiet(CRS.from_cf, cf) is not None:
+            cf = _cf_of(given) if given else None
+            if cf is not None:
                 return {**cf, "name": "spatial_ref"}
     return None
+
+
+@lru_cache(maxsize=256)
+def _cf_of(given: str | int) -> Mapping[str, Any] | None:
+    """What a text or a code says of a CRS, as CF attributes; worked out once for a series of files."""
+    from pyproj import CRS
+
+    crs = _quiet(CRS.from_user_input, given)
+    cf: Mapping[str, Any] | None = _quiet(crs.to_cf) if crs is not None else None
+    return cf if cf is not None and _quiet(CRS.from_cf, cf) is not None else None
 
 
 class _Cf:

@@ -18,7 +18,7 @@ from streamgeo.cf_packing import Packing, Unpacking, own_fill
 from streamgeo.chunked import Chunked
 from streamgeo.errors import OpenError
 from streamgeo.grid import Grid
-from streamgeo.locate import Coord
+from streamgeo.locate import Coord, CoordLocator
 from streamgeo.names import unique
 from streamgeo.scene import Scene
 from streamgeo.sources import cf
@@ -64,9 +64,13 @@ class GroupedScene(Scene):
         packings: Sequence[Packing],
         raw: bool,
         identity: Identity,
+        scanned: Header | None = None,
     ) -> None:
         first = targets[0]
         self._identity = identity
+        self._scanned = (
+            scanned  # where the whole header was read to choose the variable: it is not read twice
+        )
         self._path, self._packings, self._raw = path, tuple(packings), raw
         self._targets = tuple(replace(v, ids=first.ids) for v in targets)
         self._stack = unique("variable", first.dims) if len(targets) > 1 else ""
@@ -167,8 +171,14 @@ class GroupedScene(Scene):
 
     @cached_property
     def _file(self) -> Header:
+        if self._scanned is not None:
+            return self._fitted(self._scanned)
         self._check_unchanged()
-        return self._header()
+        return self._fitted(self._header())
+
+    def _fitted(self, header: Header) -> Header:
+        """A header as the chosen variables see it."""
+        return header
 
     @cached_property
     def _coords(self) -> list[Variable]:
@@ -185,23 +195,31 @@ class GroupedScene(Scene):
         return cf.dim_names(self._targets[0], self._inner, others, [self._stack])
 
     @cached_property
+    def _crs(self) -> Mapping[str, Any] | None:
+        return crs_attributes(self._mapping, self._targets[0], self._file.groups.get("", {}))
+
+    @cached_property
+    def _spatial(self) -> tuple[str, ...] | None:
+        """The horizontal dims where the header tells them; None where nothing is told of where the array lies."""
+        if not (self._coords or self._mapping or self._stack or self._crs):
+            return None
+        return cf.horizontal(self._targets[0], self._inner, self._coords)
+
+    @cached_property
+    def frame(self) -> Grid:
+        """Dims, sizes and horizontal dims. No coordinate is read: of many files that would take most of the time."""
+        located = None if self._spatial is None else CoordLocator((), self._spatial)
+        return Grid.of(self.dims, self.shape, located)
+
+    @cached_property
     def grid(self) -> Grid:
         """Where the array lies: coordinate arrays as stored, and the CRS of the grid mapping."""
-        first, root = self._targets[0], self._file.groups.get("", {})
-        crs = crs_attributes(self._mapping, first, root)
-        if not (self._coords or self._mapping or self._stack or crs):
+        if self._spatial is None:
             return Grid.of(self.dims, self.shape)
         labels = [Coord(self._stack, (self._stack,), np.array([v.path for v in self._targets]))] * bool(
             self._stack
         )
-        locator = cf.locator(
-            self._coords,
-            self._dim_names,
-            self._stored,
-            cf.horizontal(first, self._inner, self._coords),
-            crs,
-            labels,
-        )
+        locator = cf.locator(self._coords, self._dim_names, self._stored, self._spatial, self._crs, labels)
         return Grid.of(self.dims, self.shape, locator)
 
     @cached_property

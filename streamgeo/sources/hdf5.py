@@ -61,7 +61,7 @@ def open_scene(path: str, *, dataset: str | Sequence[str] | None = None, raw: bo
     if raw:
         same_dtype(targets, file, _WORDS)
     packings = [Packing() if raw else _packing(v, file) for v in targets]
-    return Hdf5Scene(path, targets, packings, raw, stamp)
+    return Hdf5Scene(path, targets, packings, raw, stamp, headers[0] if headers else None)
 
 
 class Hdf5Scene(GroupedScene):
@@ -76,7 +76,9 @@ class Hdf5Scene(GroupedScene):
 
     def _header(self) -> Header:
         with _file(self._path) as handle:
-            header = _scan(handle)
+            return _scan(handle)
+
+    def _fitted(self, header: Header) -> Header:
         target = self._targets[0]
         return replace(
             header, variables={path: _borrow_dims(v, target) for path, v in header.variables.items()}

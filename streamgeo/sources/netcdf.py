@@ -58,7 +58,7 @@ def open_scene(path: str, *, variable: str | Sequence[str] | None = None, raw: b
         if raw:
             same_dtype(targets, file, _WORDS)
         packings = [Packing() if raw else _packing(dataset, v, file) for v in targets]
-    return NetcdfScene(path, targets, packings, raw, stamp)
+    return NetcdfScene(path, targets, packings, raw, stamp, headers[0] if headers else None)
 
 
 class NetcdfScene(GroupedScene):
