@@ -36,6 +36,7 @@ from streamgeo.errors import (
 )
 from streamgeo.grid import Axis, Bounds, Grid
 from streamgeo.indexing import index
+from streamgeo.inverse import Inverse, Sink
 from streamgeo.locate import Coord, CoordLocator, GeoLocator, WcsLocator
 from streamgeo.openers import (
     Opener,
@@ -47,7 +48,7 @@ from streamgeo.openers import (
     open_numpy,
     open_zarr,
 )
-from streamgeo.predict import Inverse
+from streamgeo.predict import Scenes
 from streamgeo.scene import Scene
 from streamgeo.spill import cache
 from streamgeo.step import POINT, SCENE, Moves, Reach, Step, halo, register, step_from_json
@@ -58,6 +59,7 @@ from streamgeo.steps.gaps import fill_nan
 from streamgeo.steps.geometry import crop, flip, rot90, transpose
 from streamgeo.steps.normalize import clip, minmax, normalize
 from streamgeo.steps.patch import patch
+from streamgeo.tta import d4, flips
 from streamgeo.window import Window
 
 __version__ = "0.1.0"
@@ -84,6 +86,8 @@ __all__ = [
     "Reach",
     "SampleError",
     "Scene",
+    "Scenes",
+    "Sink",
     "Step",
     "StepError",
     "Stream",
@@ -102,10 +106,12 @@ __all__ = [
     "concatenate",
     "config",
     "crop",
+    "d4",
     "files",
     "files_from_tar",
     "fill_nan",
     "flip",
+    "flips",
     "from_maps",
     "from_mlx",
     "from_xarray",

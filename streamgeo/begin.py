@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -20,7 +20,7 @@ from streamgeo.openers import Opener
 from streamgeo.parameters import function_name
 from streamgeo.scene import Scene
 from streamgeo.step import SCENE
-from streamgeo.vocabulary.base import one_char, whole
+from streamgeo.vocabulary.base import names, one_char, whole
 
 
 def files(
@@ -38,12 +38,15 @@ def files(
     Raises:
         ChainError: when nothing matches, the list is empty, or there is no such index.
     """
+    (key,) = names("files", "key", (key,))
     if isinstance(pattern, (str, Path)):
         found: list[Any] = matching(pattern)
         if not found:
             raise ChainError(
                 f"files: nothing matches {str(pattern)!r}; the working directory is {Path.cwd()}"
             )
+    elif not isinstance(pattern, Iterable):
+        raise ChainError(f"files: {pattern!r} is neither a pattern nor a list of paths")
     else:
         found = list(pattern)
         if not found:
@@ -75,6 +78,8 @@ def buffer_from_vector(data: Sequence[Mapping[str, Any]]) -> Buffer:
     Raises:
         ChainError: when an entry is not a dict.
     """
+    if not isinstance(data, Iterable) or isinstance(data, str | Mapping):
+        raise ChainError(f"buffer_from_vector: {type(data).__name__} is no list of dicts")
     for number, sample in enumerate(data):
         if not isinstance(sample, Mapping):
             raise ChainError(f"buffer_from_vector: entry {number} is a {type(sample).__name__}; give dicts")
@@ -283,12 +288,13 @@ def mix(chains: Sequence[Buffer | Stream], weights: Sequence[float] | None = Non
         ChainError: when there are not as many weights as chains, or one is not above 0.
     """
     nodes = _nodes("mix", chains)
-    shares = tuple(float(w) for w in weights) if weights is not None else (1.0,) * len(nodes)
+    try:
+        shares = tuple(float(w) for w in weights) if weights is not None else (1.0,) * len(nodes)
+    except (TypeError, ValueError):
+        shares = ()
     if len(shares) != len(nodes) or not all(0 < share < float("inf") for share in shares):
-        raise ChainError(
-            f"mix: weights={list(shares)} must be {len(nodes)} numbers above 0, one for each chain"
-        )
-    return Stream(links.Mix(nodes, shares, int(seed)))
+        raise ChainError(f"mix: weights={weights!r} must be {len(nodes)} numbers above 0, one for each chain")
+    return Stream(links.Mix(nodes, shares, whole("mix", "seed", seed)))
 
 
 def _nodes(operation: str, chains: Sequence[Any]) -> tuple[links.Node, ...]:

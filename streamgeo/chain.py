@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, Self, overload
 
 from numpy.typing import NDArray
@@ -12,12 +15,15 @@ from numpy.typing import NDArray
 from streamgeo import engine, explain, links, outline
 from streamgeo.errors import ChainError, SampleError, StepError
 from streamgeo.grid import Grid
+from streamgeo.inverse import Inverse
 from streamgeo.parameters import function_name
 from streamgeo.plan import Run, finished, naming
-from streamgeo.predict import Inverse, Model, Steps, predict
+from streamgeo.predict import Inverses, Model, Wanted, Watch, predict
 from streamgeo.running import RAISE, OnError, Runner
 from streamgeo.scene import Scene
 from streamgeo.stats import Stats
+from streamgeo.steps.stitch import Blend
+from streamgeo.tta import Turn
 from streamgeo.vocabulary import array_kernels
 from streamgeo.vocabulary.arrays import Arrays
 from streamgeo.vocabulary.base import Key, whole
@@ -78,10 +84,10 @@ class Chain(Transforms, Arrays, Images, Media, Text, Batches, Caching):
                 larger than that waits alone.
 
         Raises:
-            ChainError: when one of them is not a whole number, 1 or more.
+            ChainError: when one of them is not a whole number, 1 or more (of threads, 1024 at most).
         """
-        size = whole("prefetch", "prefetch_size", prefetch_size, 1)
-        threads = whole("prefetch", "num_threads", num_threads, 1)
+        size = whole("prefetch", "prefetch_size", prefetch_size, 1, links.MOST_AHEAD)
+        threads = whole("prefetch", "num_threads", num_threads, 1, links.MOST_THREADS)
         most = None if max_bytes is None else whole("prefetch", "max_bytes", max_bytes, 1)
         return self._stream(links.Prefetch(links.made_ahead(self.node, size, threads), size, threads, most))
 
@@ -122,13 +128,17 @@ class Chain(Transforms, Arrays, Images, Media, Text, Batches, Caching):
         """The lazy scene number ``index`` of ``key``, as it is after the steps before ``patch``."""
         return explain.scene_of(self.node, key, index)
 
-    def inverse(self, key: str) -> Inverse:
-        """The way back of ``key`` as a plain function on arrays, for your own loop.
+    def inverse(self, key: str, *, blend: Blend = "mean", fill: float | None = None) -> Inverse:
+        """The way back of ``key`` for your own loop: a function on arrays, or by ``.to(folder)`` a sink for batches.
+
+        >>> chain = buffer_from_vector([{"x": np.arange(4.0)}]).key_transform("x", patch(2))
+        >>> chain.inverse("x")(np.stack([sample["x"] * 10 for sample in chain])).tolist()
+        [0.0, 10.0, 20.0, 30.0]
 
         Raises:
             InverseError: when a step of the key has no inverse; the message names it.
         """
-        return Inverse(self.node, key)
+        return Inverse(self.node, key, blend, fill)
 
     def predict(
         self,
@@ -136,28 +146,58 @@ class Chain(Transforms, Arrays, Images, Media, Text, Batches, Caching):
         key: Key = "image",
         output_key: str | None = None,
         *,
-        inverse: Steps = None,
-        blend: str = "mean",
-    ) -> Iterator[Scene]:
+        inverse: Inverses = None,
+        blend: Blend = "mean",
+        fill: float | None = None,
+        decide: str | None = None,
+        tta: Sequence[Turn] = (),
+        to: str | Path | None = None,
+        resume: bool = True,
+        **options: Any,
+    ) -> Iterator[Any]:
         """Run a model over the chain and give back finished scenes, each as soon as its last patch has come.
 
-        The model gets the array under ``key`` (a batch ``(n, ...)`` when the chain is batched) and returns
-        one of the same leading size. It may change the number of bands, the dtype, or the resolution by a
-        whole factor; then the grid follows. Its output is taken back by the inverse of every step of the key,
-        last to first, and stitched where the chain patched.
+        The model gets the array under ``key`` (a batch ``(n, ...)`` when the chain is batched) and returns one of
+        the same leading size, or a dict of several; then each result is a :class:`Scenes`, a dict of scenes. It may
+        change the number of bands, the dtype, the resolution by a rational factor, or give one value (or one vector)
+        a patch, as a classifier does: the grid follows. Its output is taken back by the inverse of every step of the
+        key, last to first, and stitched where the chain patched.
+
+        A strip of a scene is finished when no patch that touches it is missing; it is taken back and put away at
+        once (in a file where a scene is larger than 256 MiB), so in the order of the chain no more than two rows of
+        patches are open. Steps whose inverse needs the scene as a whole wait for its end; ``explain()`` names them.
 
         Args:
             model: function of arrays (numpy in, anything numpy can read out).
             key: what the model gets; several keys are several arguments.
             output_key: the key whose steps take the output back, when the model makes another quantity.
-            inverse: steps (in the order of a chain) or one function that take the output back instead.
-            blend: weights on overlaps, ``"mean"`` or ``"hann"``.
+            inverse: steps (in the order of a chain) or functions that take the output back instead, or a dict of
+                these by the names of outputs. A standard deviation, say, is scaled back but not shifted.
+            blend: weights on overlaps: ``"mean"``, ``"hann"``, ``"cosine"``, ``"gaussian"``; ``"crop"`` takes each
+                pixel from the patch in which it lies deepest; or an array of the size of a patch.
+            fill: value of pixels that no patch covers, or whose patch never came; None makes them an error.
+            decide: ``"argmax"`` makes of class probabilities ``(class, y, x)``, once they are blended, the number of
+                the most probable class: uint8, 255 where they are NaN.
+            tta: test-time augmentation: the mean answer over orientations, ``sg.d4()`` or ``sg.flips()``.
+            to: a folder in which every scene is saved as soon as it is whole. What is finished so far is noted there
+                every two seconds, and a prediction that was interrupted goes on when it is called again: scenes that
+                were saved are not given again. The model must be the same; nobody can check that.
+            resume: False starts anew.
+            options: of :meth:`Scene.save`, such as ``format=`` and ``compress=``, with ``to``.
 
         Raises:
             InverseError: at once, when a step has no inverse; the message names it.
-            ChainError: at the end, when a scene did not get all its patches.
+            ChainError: at the end, when a scene did not get all its patches; it names the first that are missing.
+                Also when ``to`` holds an interrupted prediction of another chain, or another process predicts there.
         """
-        return predict(self.node, _run(self.node, 0), model, key, output_key, inverse=inverse, blend=blend)
+        keys = (key,) if isinstance(key, str) else tuple(key)
+        wanted = Wanted(keys, output_key or keys[0], inverse, blend, fill, decide, tta)
+        run, watch = self._passing()
+        return predict(self.node, run, model, wanted, watch=watch, to=to, resume=resume, options=options)
+
+    def _passing(self) -> tuple[Run, Watch | None]:
+        """The first epoch, and who counts the samples that are skipped."""
+        return _run(self.node, 0), None
 
     def to_mlx(self) -> Any:
         """An mlx-data Buffer (of a Buffer) or Stream (of a Stream) of these samples.
@@ -194,7 +234,10 @@ class Buffer(BufferOrder, BufferBatches, Chain):
         if isinstance(index, slice):
             return self._slice(index)
         size = len(self)
-        number = int(index)
+        try:
+            number = operator.index(index)
+        except TypeError:
+            raise ChainError(f"Buffer: index {index!r} must be a whole number or a slice") from None
         if not -size <= number < size:
             raise IndexError(f"sample {number} of a Buffer of {size}")
         number %= size
@@ -202,7 +245,7 @@ class Buffer(BufferOrder, BufferBatches, Chain):
             return finished(self.node.item(number, _run(self.node, 0)))
 
     def __iter__(self) -> Iterator[Sample]:
-        return self.to_stream().__iter__()
+        return self.to_stream()._runner.begin()
 
     def sliding_window(self, key: str, size: int, stride: int, dim: int = -1, index_key: str = "") -> Stream:
         """The sample once for each window of an array; see :meth:`Stream.sliding_window`."""
@@ -259,6 +302,9 @@ class Stream(StreamOrder, StreamBatches, Readers, Chain):
     def _hand(self) -> _Hand:
         return _Hand()
 
+    def _passing(self) -> tuple[Run, Watch | None]:
+        return Run(self.node.seed, 0, self.errors.action == "skip"), self._runner
+
     def _with(self, node: links.Node) -> Self:
         return type(self)(node, self.errors, self.line)
 
@@ -266,6 +312,7 @@ class Stream(StreamOrder, StreamBatches, Readers, Chain):
         return self._with(node)
 
     def __iter__(self) -> Iterator[Sample]:
+        self._runner.look()
         return self._runner.begin()
 
     def __next__(self) -> Sample:
@@ -306,16 +353,20 @@ class Stream(StreamOrder, StreamBatches, Readers, Chain):
         Args:
             action: ``"raise"`` (the default of a stream) or ``"skip"``: leave it out, log it, and list its
                 error in :attr:`skipped`. A batch then has the samples that are left.
-            limit: how many may be skipped: a whole number, or a share (a float below 1) of what came so far.
+            limit: how many samples of an epoch may be skipped: a whole number, or a share (a float up to 1).
 
         Raises:
-            ChainError: on reading, when more were skipped.
+            ChainError: on reading, when more were skipped: at once for a number; a share is looked at from the
+                100th sample on, and at the end of the epoch.
         """
         if action not in ("raise", "skip"):
             raise ChainError(f'on_error: {action!r} must be "raise" or "skip"')
-        if limit < 0 or (isinstance(limit, float) and limit > 1):
+        given: Any = limit
+        whole_number = isinstance(given, Integral)
+        number = isinstance(given, Real) and not isinstance(given, bool)
+        if not number or not limit >= 0 or (not whole_number and limit > 1):
             raise ChainError(f"on_error: limit={limit!r} must be a whole number, or a share from 0.0 to 1.0")
-        return type(self)(self.node, OnError(action, limit), self.line)
+        return type(self)(self.node, OnError(action, int(limit) if whole_number else float(limit)), self.line)
 
     def progress(self) -> Self:
         """The same stream, with one line of progress on the terminal while it is read.
@@ -367,7 +418,13 @@ class Stream(StreamOrder, StreamBatches, Readers, Chain):
         return self
 
     def to_buffer(self) -> Buffer:
-        """All samples of one epoch, held in memory."""
+        """All samples of one epoch, held in memory.
+
+        Raises:
+            ChainError: for a stream without end.
+        """
+        if self.node.endless:
+            raise ChainError("to_buffer: the stream has no end; cut it first, with .take(count)")
         return Buffer(links.Vector(list(self), f"{self.node.text()}.to_buffer()"))
 
     def to_mlx(self) -> Any:

@@ -1,6 +1,6 @@
 """Images with a WCS as maps of sunpy.
 
-Needs the map part of sunpy (``pip install 'sunpy[map]'``, or ``'streamgeo[sun]'``).
+Needs the map part of sunpy (``pip install 'streamgeo[sun]'``).
 """
 
 from __future__ import annotations
@@ -16,27 +16,13 @@ from streamgeo.errors import GridError, StepError
 from streamgeo.fits_cards import AxisView, view_header
 from streamgeo.grid import Grid
 from streamgeo.locate import WcsLocator
+from streamgeo.optional import optional
 
 Array = NDArray[Any]
 
 _STRUCTURE = re.compile(
     r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|PCOUNT|GCOUNT|EXTEND|BSCALE|BZERO|BLANK|CHECKSUM|DATASUM"
 )
-
-
-def sunpy_map(what: str) -> Any:
-    """The module ``sunpy.map``.
-
-    Raises:
-        StepError: where it, or what it needs, is not installed.
-    """
-    try:
-        import sunpy.map as module
-    except ImportError as error:
-        raise StepError(
-            f"{what}: it needs sunpy.map, which cannot be imported ({error}); pip install 'sunpy[map]'"
-        ) from error
-    return module
 
 
 def to_map(values: Array, grid: Grid, units: str = "", *, what: str = "to_map") -> Any:
@@ -52,7 +38,7 @@ def to_map(values: Array, grid: Grid, units: str = "", *, what: str = "to_map") 
         GridError: for a grid that is no image, or has no WCS.
         StepError: where sunpy's maps are not installed, or sunpy does not take the header.
     """
-    module = sunpy_map(what)
+    module = optional("sunpy.map", "sun", what)
     header = image_header(grid, what)
     if tuple(values.shape) != grid.shape:
         raise GridError(f"{what}: the values have shape {values.shape}, the grid {grid.sizes}")

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from streamgeo.begin import buffer_of_scenes
 from streamgeo.chain import Buffer
-from streamgeo.convert import same_place, sunpy_map
+from streamgeo.convert import same_place
 from streamgeo.errors import StepError
 from streamgeo.fits_cards import clean_header, is_wcs
 from streamgeo.grid import Grid
+from streamgeo.optional import optional
 from streamgeo.scene import Scene
 from streamgeo.sources.fits import locate
 from streamgeo.template import Template
@@ -40,7 +41,7 @@ def from_maps(maps: Any, key: str = "image") -> Buffer:
     Raises:
         StepError: where sunpy's maps are not installed, for something that is no map, and without any.
     """
-    sunpy_map("from_maps")
+    optional("sunpy.map", "sun", "from_maps")
     several = not _is_map(maps) and (
         isinstance(maps, Iterable) or hasattr(maps, "__getitem__")
     )  # a MapSequence

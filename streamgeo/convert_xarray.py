@@ -10,16 +10,17 @@ from numpy.typing import NDArray
 
 from streamgeo.begin import buffer_of_scenes
 from streamgeo.chain import Buffer
-from streamgeo.dataarrays import xarray
 from streamgeo.errors import StepError
 from streamgeo.grid import Grid
 from streamgeo.locate import Coord, CoordLocator, GeoLocator, Locator
+from streamgeo.optional import optional
 from streamgeo.scene import Scene
 from streamgeo.sources.cf import Variable, horizontal
 from streamgeo.template import Template
 from streamgeo.window import Window
 
 Array = NDArray[Any]
+Affine = tuple[float, float, float, float, float, float]
 _SPATIAL_REF = "spatial_ref"
 
 
@@ -44,7 +45,7 @@ def from_xarray(data: Any, key: str = "image") -> Buffer:
     >>> len(chain), chain[0]["sst"].shape, chain.scene("sst").grid.dims
     (1, (4, 6), ('lat', 'lon'))
     """
-    xarray("from_xarray")
+    optional("xarray", "xarray", "from_xarray")
     arrays = [data] if hasattr(data, "dims") or not isinstance(data, Iterable) else list(data)
     if not arrays:
         raise StepError("from_xarray: give a DataArray, or several")
@@ -98,8 +99,9 @@ def grid_of(data: Any, what: str = "from_xarray") -> Grid:
     Raises:
         StepError: for an object that is no DataArray.
     """
-    if not (hasattr(data, "dims") and hasattr(data, "coords") and hasattr(data, "values")):
-        raise StepError(f"{what}: {type(data).__name__} is no xarray.DataArray")
+    if not all(hasattr(data, name) for name in ("dims", "coords", "values", "shape")):
+        hint = "; give one of its variables" if hasattr(data, "data_vars") else ""
+        raise StepError(f"{what}: {type(data).__name__} is no xarray.DataArray{hint}")
     dims = tuple(str(dim) for dim in data.dims)
     if len(set(dims)) != len(dims):
         raise StepError(f"{what}: the dims {dims} are not unique")
@@ -111,19 +113,50 @@ def _geo(data: Any, dims: Sequence[str]) -> Locator | None:
     reference = data.coords.get(data.encoding.get("grid_mapping", _SPATIAL_REF))
     if reference is None or reference.ndim or len(dims) < 2:
         return None
-    wkt = reference.attrs.get("crs_wkt") or reference.attrs.get("spatial_ref")
-    ydim, xdim = dims[-2:]
-    own = (ydim, xdim, reference.name, "band")  # the bands of a raster are numbered; it needs no coordinate
-    others = [name for name, coord in data.coords.items() if name not in own and coord.ndim]
-    if others or "GeoTransform" not in reference.attrs:
+    transform = _transform(reference.attrs.get("GeoTransform", ""))
+    if transform is None:
         return None
-    c, a, b, f, d, e = (float(part) for part in str(reference.attrs["GeoTransform"]).split())
-    if b == d == 0:  # the vectors say it too, and follow when the array was cut
+    c, a, b, f, d, e = transform
+    turned = bool(b or d)
+    ydim, xdim = dims[-2:]
+    own = {ydim, xdim, reference.name, "band"}  # the bands of a raster are numbered; it needs no coordinate
+    if turned:
+        own |= {"xc", "yc"}  # as rioxarray calls the places of the pixels of a rotated raster
+    if any(name not in own and coord.ndim for name, coord in data.coords.items()):
+        return None
+    if turned:
+        a, b, c, d, e, f = _turned(data, (a, b, c, d, e, f), ydim, xdim)
+    else:  # the vectors say it too, and follow when the array was cut
         across, down = _even(data, xdim, c, a), _even(data, ydim, f, e)
         if across is None or down is None:
             return None
         (c, a), (f, e) = across, down
+    wkt = reference.attrs.get("crs_wkt") or reference.attrs.get("spatial_ref")
     return GeoLocator((a, b, c, d, e, f), wkt, (ydim, xdim))
+
+
+def _turned(data: Any, affine: Affine, ydim: str, xdim: str) -> Affine:
+    """The affine of a rotated raster, by the places of its pixels where it has them: they follow when it was cut."""
+    if not {"xc", "yc"} <= set(data.coords):
+        return affine
+    a, b, _, d, e, _ = affine
+    x, y = (np.asarray(data.coords[name].transpose(ydim, xdim).values, np.float64) for name in ("xc", "yc"))
+    rows, columns = (max(size - 1, 1) for size in x.shape)
+    if x.shape[1] > 1:
+        a, d = (x[0, -1] - x[0, 0]) / columns, (y[0, -1] - y[0, 0]) / columns
+    if x.shape[0] > 1:
+        b, e = (x[-1, 0] - x[0, 0]) / rows, (y[-1, 0] - y[0, 0]) / rows
+    c, f = x[0, 0] - (a + b) / 2, y[0, 0] - (d + e) / 2
+    return float(a), float(b), float(c), float(d), float(e), float(f)
+
+
+def _transform(text: Any) -> tuple[float, ...] | None:
+    """The six numbers of a transform as GDAL writes it; None where they are not there (some files have fewer)."""
+    try:
+        numbers = tuple(float(part) for part in str(text).split())
+    except ValueError:
+        return None
+    return numbers if len(numbers) == 6 else None
 
 
 def _even(data: Any, dim: str, edge: float, step: float) -> tuple[float, float] | None:
@@ -139,7 +172,7 @@ def _even(data: Any, dim: str, edge: float, step: float) -> tuple[float, float] 
 
 
 def _coords(data: Any, dims: Sequence[str]) -> Locator | None:
-    module = xarray("from_xarray")
+    module = optional("xarray", "xarray", "from_xarray")
     mapping = data.encoding.get("grid_mapping", data.attrs.get("grid_mapping", _SPATIAL_REF))
     coords: list[Coord] = []
     crs: dict[str, Any] | None = None
@@ -147,7 +180,13 @@ def _coords(data: Any, dims: Sequence[str]) -> Locator | None:
         if name == mapping and coord.ndim == 0:
             crs = {**coord.attrs, "name": str(name)}
             continue
-        stored = module.conventions.encode_cf_variable(coord.variable)
+        try:
+            stored = module.conventions.encode_cf_variable(coord.variable)
+        except (NotImplementedError, TypeError, ValueError) as error:
+            raise StepError(
+                f"from_xarray: the coordinate {str(name)!r} cannot be written as CF has it ({error}); take it out with "
+                f".drop_vars({str(name)!r}), or make a plain one of it with .reset_index({str(name)!r})"
+            ) from error
         raw = np.asarray(stored.values)
         if raw.dtype.kind in "iufbSU":
             named = (

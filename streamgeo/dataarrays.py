@@ -12,28 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.errors import GridError, StepError
+from streamgeo.errors import GridError
 from streamgeo.grid import Grid
 from streamgeo.locate import Coord, CoordLocator, GeoLocator
+from streamgeo.optional import optional
 
 Array = NDArray[Any]
 _SPATIAL_REF = "spatial_ref"
 _PLAIN = (str, int, float, bool, np.generic, np.ndarray, list, tuple)
-
-
-def xarray(what: str) -> Any:
-    """The module xarray.
-
-    Raises:
-        StepError: where it is not installed.
-    """
-    try:
-        import xarray as module
-    except ImportError as error:
-        raise StepError(
-            f"{what}: it needs xarray, which is not installed ({error}); pip install 'streamgeo[xarray]'"
-        ) from None
-    return module
 
 
 # -- to xarray ------------------------------------------------------------------------------------------
@@ -50,15 +36,15 @@ def to_dataarray(
     """A DataArray of values that lie on a grid.
 
     Coordinates are decoded as ``xarray.decode_cf`` does it (times in any calendar, packed latitudes). CRS +
-    affine gives the vectors ``x`` and ``y`` of the pixel centres where the grid is not rotated, and
-    ``spatial_ref`` with CRS and transform; a CF grid mapping becomes a scalar coordinate under its name. A
-    FITS WCS stays in the attributes.
+    affine gives the vectors ``x`` and ``y`` of the pixel centres (where the grid is rotated, the planes ``xc``
+    and ``yc``), and ``spatial_ref`` with CRS and transform; a CF grid mapping becomes a scalar coordinate under its
+    name. A FITS WCS stays in the attributes.
 
     Raises:
         StepError: where xarray is not installed.
         GridError: when values and grid have different shapes.
     """
-    module = xarray(what)
+    module = optional("xarray", "xarray", what)
     if tuple(values.shape) != grid.shape:
         raise GridError(f"{what}: the values have shape {values.shape}, the grid {grid.sizes}")
     coords: dict[str, Any] = {}
@@ -108,11 +94,15 @@ def _georeference(module: Any, grid: Grid) -> dict[str, Any]:
     coords: dict[str, Any] = {}
     crs = grid.crs
     if affine[1] == affine[3] == 0:
-        world = grid.pixel_to_world(**{ydim: np.arange(grid.sizes[ydim]), xdim: np.zeros(1)})["y"]
+        down = grid.pixel_to_world(**{ydim: np.arange(grid.sizes[ydim]), xdim: np.zeros(1)})["y"]
         across = grid.pixel_to_world(**{ydim: np.zeros(1), xdim: np.arange(grid.sizes[xdim])})["x"]
         described = {"x": {}, "y": {}} if crs is None else _axes_of(crs)
-        coords[ydim] = module.Variable((ydim,), world, described["y"])
+        coords[ydim] = module.Variable((ydim,), down, described["y"])
         coords[xdim] = module.Variable((xdim,), across, described["x"])
+    else:  # rotated: the place of each pixel, as rioxarray has it
+        rows, columns = np.indices((grid.sizes[ydim], grid.sizes[xdim]), sparse=True)
+        world = grid.pixel_to_world(**{ydim: rows, xdim: columns})
+        coords["xc"], coords["yc"] = (module.Variable((ydim, xdim), world[name]) for name in ("x", "y"))
     a, b, c, d, e, f = affine
     content: dict[str, Any] = {"GeoTransform": " ".join(repr(float(v)) for v in (c, a, b, f, d, e))}
     if crs is not None:

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.errors import ChainError, MissingKeyError
+from streamgeo.errors import ChainError, InverseError, MissingKeyError
 from streamgeo.grid import Grid
 from streamgeo.links import Batch, Expand, Map, Node
 from streamgeo.outline import shown_key, shown_reach, shown_sizes
 from streamgeo.plan import Item, Run, StepScene, finished, grid_of_window, residual_key
 from streamgeo.replay import place_of
 from streamgeo.scene import Scene
-from streamgeo.wayback import way_back
+from streamgeo.wayback import way_back, why_whole
 from streamgeo.window import Window
 
 Array = NDArray[Any]
@@ -63,7 +63,7 @@ def explain(node: Node) -> str:
                 shown = (shown_key(key, output), shown_reach(link), *_shape(item, output))
                 rows.append((_brief(repr(link.step)), *shown))
             if isinstance(link, Expand):
-                notes += _pushdown(link)
+                notes += [*_pushdown(link), *_back(node, link)]
         elif isinstance(link, Batch):
             shapes = (
                 [f"{key} {value.shape}" for key, value in item.values.items() if "." not in key]
@@ -114,6 +114,25 @@ def _file(scene: Scene) -> Scene:
     while isinstance(scene, StepScene):
         scene = scene.parent
     return scene
+
+
+def _back(node: Node, link: Expand) -> list[str]:
+    """How predictions would be put together again; nothing where the key cannot be undone."""
+    notes = []
+    for key in link.outputs if link.before.indexable and len(link.before) else ():
+        scene = link.scene(0, Run(link.seed, 0))[0].values[link.keys[link.outputs.index(key)]]
+        try:
+            way = way_back(node, key)
+        except (InverseError, ChainError):
+            continue
+        if not isinstance(scene, Scene):
+            continue
+        why = why_whole(way, None, scene)
+        notes.append(
+            f"{key}: the way back is taken row by row, as patches come." if why is None
+            else f"{key}: the way back needs each scene as a whole: {why}."
+        )  # fmt: skip
+    return notes
 
 
 def _pushdown(link: Expand) -> list[str]:

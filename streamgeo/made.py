@@ -152,6 +152,40 @@ def land(folder: Path, count: int = 2, shape: tuple[int, int] = (500, 620)) -> l
     return paths
 
 
+def landsat(folder: Path, shape: tuple[int, int] = (420, 510)) -> dict[str, Path]:
+    """A scene of Landsat level 1 as USGS delivers it: B2 to B5, QA_PIXEL (clouds) and an MTL file, by these names.
+
+    0 where there are no data, which the files do not declare; DN = (reflectance sin(elevation) + 0.1) / 2e-5.
+    """
+    import rasterio
+    from rasterio.transform import from_origin
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rng, elevation = np.random.default_rng(7), 48.2
+    plants, light, clouds = (smooth(rng, shape, scale) for scale in (14, 30, 22))
+    profile = {
+        "driver": "GTiff", "count": 1, "dtype": "uint16", "height": shape[0], "width": shape[1], "crs": "EPSG:32621",
+        "transform": from_origin(723885.0, -2718285.0, 30.0, 30.0), "tiled": True, "blockxsize": 256,
+        "blockysize": 256, "compress": "deflate",
+    }  # fmt: skip
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    bands = {"B2": (0.05, -0.005), "B3": (0.08, -0.005), "B4": (0.10, -0.025), "B5": (0.25, 0.07)}
+    values = {"QA_PIXEL": np.where(clouds > 1.3, 22280, 21824)}  # high confidence of cloud; clear
+    for band, (base, slope) in bands.items():
+        reflectance = base + slope * plants + 0.008 * light + 0.003 * rng.standard_normal(shape)
+        numbers = (np.where(clouds > 1.3, 0.6, reflectance) * np.sin(np.radians(elevation)) + 0.1) / 2e-5
+        values[band] = np.where(rows + 0.2 * columns < 40, 0, np.round(numbers))
+    paths = {name: folder / f"LC09_{name}.TIF" for name in values} | {"MTL": folder / "LC09_MTL.txt"}
+    for name, stored in values.items():
+        with rasterio.open(paths[name], "w", **profile) as file:
+            file.write(stored.astype(np.uint16), 1)
+    factors = [
+        f"REFLECTANCE_{k}_BAND_{b[1]} = {n}" for b in bands for k, n in (("MULT", 2e-5), ("ADD", -0.1))
+    ]
+    paths["MTL"].write_text("\n".join([f"SUN_ELEVATION = {elevation}", *factors, "END"]))
+    return paths
+
+
 def sea(folder: Path, count: int = 2, shape: tuple[int, int] = (120, 240)) -> list[Path]:
     """Monthly sea surface temperature: packed int16, latitude descending, land as fill, 360-day calendar."""
     import netCDF4

@@ -64,13 +64,28 @@ class Meter:
         return _Running(self, role)
 
 
-class _Here(threading.local):
-    """What this thread works for: its meter and sums, its role, and the time in spans inside the present one."""
+class Work:
+    """What a thread works for: a meter and its sums, in a role; and the time in spans inside the present one."""
 
-    meter: Meter | None = None
-    sums: dict[str, float] | None = None
-    role: str = NEXT
-    inner: float = 0.0
+    __slots__ = ("inner", "meter", "role", "sums")
+
+    def __init__(
+        self, meter: Meter | None = None, sums: dict[str, float] | None = None, role: str = NEXT
+    ) -> None:
+        self.meter, self.sums, self.role, self.inner = meter, sums, role, 0.0
+
+    def book(self, name: str, took: float) -> None:
+        """Add a time that was taken without a span, less ``inner``, as a span would have done."""
+        if self.sums is not None:
+            self.sums[name] = self.sums.get(name, 0.0) + took
+        self.inner += took
+
+
+class _Here(threading.local):
+    """The work of this thread."""
+
+    def __init__(self) -> None:
+        self.work = Work()
 
 
 _HERE = _Here()
@@ -79,21 +94,21 @@ _HERE = _Here()
 class _Span:
     """Books its time, less that of the spans inside it."""
 
-    __slots__ = ("name", "outer", "start", "sums")
+    __slots__ = ("name", "outer", "start", "sums", "work")
 
-    def __init__(self, name: str, sums: dict[str, float]) -> None:
-        self.name, self.sums = name, sums
+    def __init__(self, name: str, work: Work, sums: dict[str, float]) -> None:
+        self.name, self.work, self.sums = name, work, sums
 
     def __enter__(self) -> None:
-        self.outer, _HERE.inner = _HERE.inner, 0.0
+        self.outer, self.work.inner = self.work.inner, 0.0
         self.start = perf_counter()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         took = perf_counter() - self.start
-        self.sums[self.name] = self.sums.get(self.name, 0.0) + took - _HERE.inner
-        _HERE.inner = self.outer + took
+        self.sums[self.name] = self.sums.get(self.name, 0.0) + took - self.work.inner
+        self.work.inner = self.outer + took
 
 
 class _Nothing:
@@ -116,9 +131,8 @@ class _Running:
         self._meter, self._role = meter, role
 
     def __enter__(self) -> None:
-        here = _HERE
-        self._outer = (here.meter, here.sums, here.role, here.inner)
-        here.meter, here.sums, here.role, here.inner = self._meter, self._meter.part(), self._role, 0.0
+        self._outer = _HERE.work
+        _HERE.work = Work(self._meter, self._meter.part(), self._role)
         self._start = perf_counter()
 
     def __exit__(
@@ -126,37 +140,41 @@ class _Running:
     ) -> None:
         took = perf_counter() - self._start
         count(self._role, took)
-        _HERE.meter, _HERE.sums, _HERE.role, inner = self._outer
-        _HERE.inner = inner + took
+        _HERE.work = self._outer
+        self._outer.inner += took
+
+
+def present() -> Work:
+    """What this thread works for now."""
+    return _HERE.work
 
 
 def span(name: str) -> _Span | _Nothing:
     """A block whose time, less that of spans inside it, is booked under ``name``."""
-    sums = _HERE.sums
-    return _NOTHING if sums is None else _Span(name, sums)
+    work = _HERE.work
+    return _NOTHING if work.sums is None else _Span(name, work, work.sums)
 
 
 def step_span(label: str) -> _Span | _Nothing:
     """A block in which a step runs."""
-    sums = _HERE.sums
-    return _NOTHING if sums is None else _Span(STEP + label, sums)
+    return span(STEP + label)
 
 
 def waiting() -> _Span | _Nothing:
     """A block in which this thread waits for another one."""
-    return span(WAIT if _HERE.role == NEXT else IDLE)
+    return span(WAIT if _HERE.work.role == NEXT else IDLE)
 
 
 def count(name: str, value: float = 1) -> None:
     """Add to a sum."""
-    sums = _HERE.sums
+    sums = _HERE.work.sums
     if sums is not None:
         sums[name] = sums.get(name, 0) + value
 
 
 def handed_out(samples: int, batches: int, nbytes: int) -> None:
     """Note what the consumer gets: one call for three sums."""
-    sums = _HERE.sums
+    sums = _HERE.work.sums
     if sums is not None:
         sums[SAMPLES] = sums.get(SAMPLES, 0) + samples
         sums[BYTES] = sums.get(BYTES, 0) + nbytes
@@ -166,12 +184,12 @@ def handed_out(samples: int, batches: int, nbytes: int) -> None:
 
 def current() -> Meter | None:
     """The meter that this thread works for."""
-    return _HERE.meter
+    return _HERE.work.meter
 
 
 def looked(queued: int) -> None:
     """Note how many results were waiting when the consumer of the stream asked for one."""
-    if _HERE.role == NEXT:
+    if _HERE.work.role == NEXT:
         count(QUEUE, queued)
         count(ASKED)
 
@@ -196,7 +214,7 @@ def worked(meter: Meter | None, items: Iterable[T]) -> Iterator[T]:
     iterator = iter(items)
     end: Any = object()
     while True:
-        if _HERE.meter is meter:  # the consumer draws it itself, on its own time
+        if current() is meter:  # the consumer draws it itself, on its own time
             item = next(iterator, end)
         else:
             with meter.running(BUSY):

@@ -159,10 +159,15 @@ class StepScene(Scene):
         """The same, as far as windows need it."""
         return self.parent.frame if self.step.moves is None else self.grid
 
+    @cached_property
+    def _template(self) -> Template:
+        before = self.parent.template
+        return before if self.step.units is None else before.in_units(self.step.units_after(before.units))
+
     @property
     def template(self) -> Template:
-        """That of the file."""
-        return self.parent.template
+        """That of the file, with the units that the values have by now."""
+        return self._template
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -262,7 +267,9 @@ class StepScene(Scene):
         return result
 
     def _context(self, window: Window) -> Context:
-        return context_of(self.step, self.draw, lambda: self.parent.grid.crop(window), lambda: self.attrs)
+        return context_of(
+            self.step, self.draw, lambda: self.parent.grid.crop(window), lambda: self.parent.attrs
+        )
 
 
 NO_CONTEXT = Context()

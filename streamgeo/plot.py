@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.errors import StreamGeoError
+from streamgeo.optional import optional
 from streamgeo.sinks.beside import beside
 
 Array = NDArray[Any]
@@ -27,10 +28,7 @@ def triptych(path: Path, panels: Sequence[tuple[str, Array]], title: str, units:
     Raises:
         StreamGeoError: when matplotlib is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise StreamGeoError("plot: matplotlib is missing; pip install 'streamgeo[plot]'") from None
+    matplotlib = optional("matplotlib", "plot", "plot", error=StreamGeoError)
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 4.2), layout="constrained")

@@ -19,12 +19,8 @@ class Line:
     """
 
     def __init__(self, node: Node, stats: Callable[[], Stats], position: int = 0) -> None:
-        from tqdm import tqdm
-
         self._stats, self._looked = stats, monotonic()
-        self._bar: Any = tqdm(
-            total=_length(node), initial=position, delay=2, disable=None, leave=False, unit="step"
-        )
+        self._bar = bar(node, position, None, "step")
 
     def step(self) -> None:
         """One more sample (or batch) was handed out."""
@@ -42,6 +38,15 @@ class Line:
     def close(self) -> None:
         """Take the line away."""
         self._bar.close()
+
+
+def bar(node: Node, position: int, what: str | None, unit: str) -> Any:
+    """A line of tqdm over an epoch that is taken up at a position: after two seconds, and only on a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(
+        total=_length(node), initial=position, desc=what, unit=unit, delay=2, disable=None, leave=False
+    )
 
 
 def _length(node: Node) -> int | None:

@@ -25,15 +25,19 @@ LOG = logging.getLogger("streamgeo")
 
 @dataclass(frozen=True)
 class OnError:
-    """What a failing sample does: ``"raise"``, or ``"skip"`` up to a limit (a number, or a share of all)."""
+    """What a failing sample does: ``"raise"``, or ``"skip"`` up to a limit (a number, or a share) in each epoch."""
 
     action: str = "raise"
     limit: float = 0
 
-    def exceeded(self, skipped: int, seen: int) -> bool:
-        """Whether so many skipped of so many seen are too many."""
-        allowed = self.limit if isinstance(self.limit, int) else self.limit * max(seen, 100)
-        return skipped > allowed
+    def exceeded(self, skipped: int, seen: int, ended: bool) -> bool:
+        """Whether so many skipped of so many samples of an epoch are too many.
+
+        Before its end a share is that of 100 samples at least: one of the first few says nothing of all.
+        """
+        if isinstance(self.limit, int):
+            return skipped > self.limit
+        return skipped > self.limit * (seen if ended else max(seen, 100))
 
 
 RAISE = OnError()
@@ -110,24 +114,31 @@ class Runner:
         idle = self.at.count == 0 and not self.resume and not self._open
         return Position(self.next_epoch) if idle else self.at
 
+    def look(self) -> None:
+        """Look at the files now, so that a state, whenever it is asked for, costs next to nothing."""
+        self._fingerprint()
+
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on where a state says."""
         self.at, self.resume = from_dict(state, self._fingerprint()), True
 
-    def note(self, errors: Sequence[SampleError], seen: int) -> None:
-        """Count and log what was skipped.
+    def note(self, errors: Sequence[SampleError]) -> None:
+        """List and log what was skipped."""
+        for error in errors:
+            self.skipped.append(error)
+            LOG.warning("skipped %s", error)
+
+    def judge(self, skipped: int, seen: int, ended: bool = False) -> None:
+        """Go on, if not too many of the samples of an epoch were skipped.
 
         Raises:
             ChainError: when the limit is exceeded; the last error is its cause.
         """
-        for error in errors:
-            self.skipped.append(error)
-            LOG.warning("skipped %s", error)
-        if errors and self.on_error.exceeded(len(self.skipped), seen):
+        if skipped and self.on_error.exceeded(skipped, seen, ended):
             raise ChainError(
-                f"on_error: {len(self.skipped)} samples failed, more than the limit {self.on_error.limit}; "
-                f"the last one: {errors[-1]}"
-            ) from errors[-1]
+                f"on_error: {skipped} of {seen} samples failed, more than the limit {self.on_error.limit}; "
+                f"the last one: {self.skipped[-1]}"
+            ) from self.skipped[-1]
 
     def _fingerprint(self) -> list[str]:
         if self._marks is None:
@@ -148,6 +159,7 @@ class Epoch(Iterator[Sample]):
         self._closed = False
         self._clock: float | None = None
         self._line = runner.line(start.count)
+        self._skipped = self._handed = 0  # samples, since it began
 
     def _run(self) -> Run:
         skip = self._runner.on_error.action == "skip"
@@ -214,14 +226,17 @@ class Epoch(Iterator[Sample]):
             self._ready = None
             if self._runner.next_epoch == self._start.epoch + 1:
                 self._runner.at = Position(self._runner.next_epoch)
+            self._runner.judge(self._skipped, self._handed + self._skipped, ended=True)
             raise
         except BaseException:
             self._ready = None  # a state taken now goes on at the sample that failed
             raise
         self._runner.at = Position(self._start.epoch, ready.position, ready.after)
-        if ready.item.skipped:
-            self._runner.note(ready.item.skipped, ready.position)
         self._count(ready)
+        if ready.item.skipped:
+            self._skipped += len(ready.item.skipped)
+            self._runner.note(ready.item.skipped)
+            self._runner.judge(self._skipped, self._handed + self._skipped)
         return ready.sample
 
     def _count(self, ready: Ready) -> None:
@@ -231,6 +246,7 @@ class Epoch(Iterator[Sample]):
             for array in ready.sample.values():
                 nbytes += array.nbytes
             m.handed_out(parts or 1, parts > 0, nbytes)
+            self._handed += parts or 1
         if self._line is not None:
             self._line.step()
 

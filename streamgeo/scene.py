@@ -170,7 +170,7 @@ class Scene(ABC):
     def to_map(self) -> Any:
         """The image as a ``sunpy.map.Map``: the file's header, with the WCS of the grid.
 
-        Needs sunpy's maps (``pip install 'sunpy[map]'``).
+        Needs sunpy's maps (``pip install 'streamgeo[sun]'``).
 
         Raises:
             GridError: for a scene that is not one image with a FITS WCS.

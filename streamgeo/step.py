@@ -161,6 +161,7 @@ class Step:
         dtype: dtype that it returns for a dtype that it is given; by default floats stay as they are and
             integers become float32.
         lossy: what cannot be restored. A lossy step may still have an inverse that restores the rest.
+        units: those of its values, or a function of those that it is given (text to text); by default they stay.
 
     >>> double = Step(partial(np.multiply, 2.0), partial(np.multiply, 0.5), reach=POINT)
     >>> double(np.ones(2, np.float32)).tolist(), double.undo(np.ones(2)).tolist()
@@ -173,6 +174,7 @@ class Step:
     moves: Moves | None = None
     dtype: Callable[[np.dtype[Any]], DTypeLike] | None = None
     lossy: str | None = None
+    units: Callable[[str], str] | str | None = None
     name: str | None = None
     args: tuple[Any, ...] = ()
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -186,6 +188,7 @@ class Step:
         grid: Callable[[Grid], Grid] | Moves | None = None,
         dtype: Callable[[np.dtype[Any]], DTypeLike] | None = None,
         lossy: str | None = None,
+        units: Callable[[str], str] | str | None = None,
     ) -> None:
         for what, f in (("forward", forward), ("inverse", inverse)):
             if f is not None and not callable(f):
@@ -195,7 +198,7 @@ class Step:
         moves = Moves(grid) if grid is not None and not isinstance(grid, Moves) else grid
         values: dict[str, Any] = {
             "forward": forward, "inverse": inverse, "reach": reach, "moves": moves, "dtype": dtype, "lossy": lossy,
-            "name": None, "args": (), "params": {},
+            "units": units, "name": None, "args": (), "params": {},
         }  # fmt: skip
         for key, value in values.items():
             object.__setattr__(self, key, value)
@@ -221,7 +224,7 @@ class Step:
                     f"it returned {type(value).__name__}"
                 )
             value, residual = value[0], np.asarray(value[1])
-        return self._array(value), residual
+        return self.checked(value), residual
 
     @property
     def writes_into(self) -> bool:
@@ -240,7 +243,7 @@ class Step:
         Raises:
             InverseError: when the step has no inverse.
         """
-        return self._array(_call(self.need_inverse(), y, context, f"inverse of {self.label}"))
+        return self.checked(_call(self.need_inverse(), y, context, f"inverse of {self.label}"))
 
     def need_inverse(self) -> Callable[..., Any]:
         """The inverse function, or an InverseError that names the step."""
@@ -252,8 +255,15 @@ class Step:
             )
         return self.inverse
 
-    def _array(self, value: Any) -> Any:
-        if type(value) is np.ndarray and value.dtype.kind not in "OV":  # nearly always
+    def checked(self, value: Any) -> Any:
+        """What a function of the step returned, as an array in native byte order.
+
+        Raises:
+            StepError: when it is none, or one whose mask or unit would be lost.
+        """
+        if (
+            type(value) is np.ndarray and value.dtype.isnative and value.dtype.kind not in "OV"
+        ):  # nearly always
             return value
         if isinstance(value, tuple):
             raise StepError(
@@ -271,7 +281,7 @@ class Step:
             raise StepError(
                 f"{self.label} returned {type(value).__name__}; a step must return an array of numbers"
             )
-        return array
+        return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
     # -- what is known without running ------------------------------------------------------------------
 
@@ -308,12 +318,20 @@ class Step:
     def dtype_after(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
         """Dtype of the output for a dtype of the input."""
         if self.dtype is not None:
-            return np.dtype(self.dtype(dtype))
-        return dtype if dtype.kind in "fc" else np.dtype(np.float32)
+            return np.dtype(self.dtype(dtype)).newbyteorder("=")
+        return dtype.newbyteorder("=") if dtype.kind in "fc" else np.dtype(np.float32)
+
+    def units_after(self, units: str) -> str:
+        """Units of the output for those of the input."""
+        if self.units is None:
+            return units
+        return self.units if isinstance(self.units, str) else self.units(units)
 
     def replaced(self, *, inverse: Any, reach: Reach) -> Step:
         """The same forward with another inverse or reach; no longer what its factory made."""
-        return Step(self.forward, inverse, reach=reach, grid=self.moves, dtype=self.dtype, lossy=self.lossy)
+        return Step(
+            self.forward, inverse, reach=reach, grid=self.moves, dtype=self.dtype, lossy=self.lossy, units=self.units
+        )  # fmt: skip
 
     # -- name, repr, equality, JSON ---------------------------------------------------------------------
 

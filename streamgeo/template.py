@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -31,3 +31,8 @@ class Template:
     nodata: float | int | None = None
     attrs: Mapping[str, Any] = field(default_factory=dict)
     carry: Mapping[str, Any] = field(default_factory=dict)
+
+    def in_units(self, units: str) -> Template:
+        """The same for values in other units, which ``attrs`` say too."""
+        name = "BUNIT" if self.format == "fits" else "units"
+        return replace(self, units=units, attrs={**self.attrs, name: units})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.errors import ChainError, InverseError, StepError
-from streamgeo.grid import Grid, plain_grid
+from streamgeo.grid import Axis, Grid, plain_grid
 from streamgeo.links import Batch, Concatenate, Edit, Expand, Map, Mix, Node
 from streamgeo.openers import Opener
 from streamgeo.plan import Place, StepScene, grid_of_window, naming, residual_key
-from streamgeo.scene import ArrayScene, Scene
-from streamgeo.step import Context, Step, wants
-from streamgeo.steps.patch import Patch
+from streamgeo.scene import Scene
+from streamgeo.step import POINT, Context, Step, wants
+from streamgeo.steps.patch import Cut, Layout, Patch
+from streamgeo.window import Window
 
 Array = NDArray[Any]
 
@@ -42,6 +43,15 @@ class WayBack:
     sample: list[Stage] = field(default_factory=list)  # after patch
     batch: list[Stage] = field(default_factory=list)  # after batch
     batches: int = 0
+
+    def cut(self, grid: Grid) -> tuple[str, ...]:
+        """The dims of a scene that were patched, in its order; the horizontal ones where it was not."""
+        names = grid.spatial if self.patch is None or self.patch.dims is None else self.patch.dims
+        return tuple(dim for dim in grid.dims if dim in names)
+
+    def one_a_patch(self, values: Array, grid: Grid) -> bool:
+        """Whether a model gave one value, or one vector, for a patch, as a classifier does."""
+        return self.patch is not None and values.ndim < len(self.cut(grid))
 
     def need_first_epoch(self, operation: str, remedy: str) -> None:
         """A scene is found again as it is in the first epoch; a sample does not tell which epoch it is of.
@@ -125,13 +135,31 @@ class Fit:
     """How the output of a model relates to the grid it was computed on.
 
     ``scale`` is the factor by dim; ``added`` are new leading dims with their sizes; ``dropped`` are dims that
-    are gone; ``resized`` are dims that were not cut and have another size, such as bands.
+    are gone; ``resized`` are dims that were not cut and have another size, such as bands; ``cells`` are the cut dims
+    of a model that gives one value a patch: a pixel of the output is as large as the stride, in the middle of a patch.
     """
 
     scale: Mapping[str, Fraction] = field(default_factory=dict)
     added: tuple[tuple[str, int], ...] = ()
     dropped: tuple[str, ...] = ()
     resized: Mapping[str, int] = field(default_factory=dict)
+    cells: Mapping[str, Cut] = field(default_factory=dict)
+
+    def start(self, dim: str, at: int) -> int:
+        """First pixel in the output of a patch that starts at pixel ``at`` of the scene.
+
+        Raises:
+            StepError: when it lies between two pixels.
+        """
+        if dim in self.cells:
+            return self.cells[dim].number(at)
+        place = at * self.scale.get(dim, Fraction(1))
+        if place.denominator != 1:
+            raise StepError(
+                f"a patch starts at {dim}={at}, which the model's factor {self.scale[dim]} does not divide; choose "
+                'size and stride as multiples of it, and edge="pad" or "drop"'
+            )
+        return int(place)
 
     def grid(self, grid: Grid) -> Grid:
         """The grid of the output for a grid of the input."""
@@ -141,11 +169,39 @@ class Fit:
         grid = grid.coarsen(**factors) if factors else grid
         gone = [dim for dim in self.dropped if dim in grid.dims]
         grid = grid.drop(*gone) if gone else grid
+        if self.cells:
+            axes = (
+                _cell(axis, self.cells[axis.name]) if axis.name in self.cells else axis for axis in grid.axes
+            )
+            grid = replace(grid, axes=tuple(axes))
         changed = {dim: size for dim, size in self.resized.items() if dim in grid.dims}
         grid = grid.resize(**changed) if changed else grid
         for name, size in reversed(self.added):
             grid = grid.insert(0, name, size)
         return grid
+
+
+def _cell(axis: Axis, cut: Cut) -> Axis:
+    origin = axis.origin + axis.step * (cut.size - cut.stride) / 2
+    return replace(axis, size=cut.count, origin=origin, step=axis.step * cut.stride)
+
+
+def fit_cells(shape: Sequence[int], layout: Layout, what: str) -> Fit:
+    """What a classifier did, which gave an array of ``shape`` for each patch of a layout.
+
+    Raises:
+        StepError: when the last patches were moved inwards, so that the middles of the patches are no grid.
+    """
+    cells = {layout.dims[axis]: layout.cuts[axis] for axis in sorted(layout.patched)}
+    for dim, cut in cells.items():
+        if cut.last != (cut.count - 1) * cut.stride:
+            raise StepError(
+                f"{what}: the model gives one value a patch, and the last patches were moved inwards in {dim}, so the "
+                'values lie on no regular grid; use patch(..., edge="pad") or "drop"'
+            )
+    names = ["band", *(f"band_{i}" for i in range(2, len(shape) + 1))]
+    gone = tuple(dim for dim in layout.dims if dim not in cells)
+    return Fit(added=tuple(zip(names, map(int, shape))), dropped=gone, cells=cells)
 
 
 def fit(
@@ -181,10 +237,9 @@ def fit(
             if size != before[dim]:
                 resized[dim] = int(size)
             continue
-        factor = Fraction(int(size), int(before[dim]))
-        if not factor or (factor.denominator != 1 and factor.numerator != 1):
-            raise StepError(f"{came}; {dim} may change by a whole factor only, not by {factor}")
-        scale[dim] = factor
+        scale[dim] = Fraction(int(size), int(before[dim]))
+        if not scale[dim]:
+            raise StepError(f"{came}; no pixel is left in {dim}")
     return Fit(scale, added, dropped, resized)
 
 
@@ -192,8 +247,17 @@ def fit(
 
 
 def undo_sample(way: WayBack, values: Array, place: Place | None, residuals: Mapping[str, Array]) -> Array:
-    """The inverses of the steps after patch (or of all steps on a plain array), last to first."""
+    """The inverses of the steps after patch (or of all steps on a plain array), last to first.
+
+    One value a patch has no pixels, so steps that only move these leave it as it is.
+    """
     if not way.sample:
+        return values
+    if place is not None and way.one_a_patch(values, place.scene.grid):
+        for stage in reversed(way.sample):
+            if stage.step.moves is None:
+                with naming(f"inverse of {stage.step.label}", file=place.scene.name):
+                    values = stage.step.invert(values, Context(None, place.scene.attrs))
         return values
     grids = [grid_of_window(place.scene, place.window) if place is not None else plain_grid(values.shape)]
     for stage in way.sample:
@@ -216,15 +280,39 @@ def undo_batch(way: WayBack, values: Array, residuals: Mapping[str, Array]) -> A
     return values
 
 
-def undo_scene(way: WayBack, values: Array, place: Place, adapt: Fit) -> Scene:
-    """The inverses of the steps before patch, last to first, and the finished scene."""
+def why_whole(way: WayBack, steps: Sequence[Step] | None, scene: Scene) -> str | None:
+    """Why the inverses of the steps before patch need the scene as a whole; None where rows of it suffice."""
+    chain = list(steps) if steps is not None else []
+    while steps is None and isinstance(scene, StepScene):
+        chain.append(scene.step)
+        scene = scene.parent
+    for step in chain:
+        asks = wants(step.inverse) if step.inverse is not None else frozenset()
+        if step.moves is not None:
+            return f"{step.label} moves pixels"
+        if step.reach != POINT:
+            return f"{step.label} has reach {step.reach!r}"
+        if step.keeps_residual or "rng" in asks:
+            return f"the inverse of {step.label} needs what forward saw of the whole scene"
+    if steps is None and not way.opened and way.scene:
+        return "its steps ran on an array that came without a file"
+    return None
+
+
+def undo_scene(
+    way: WayBack, values: Array, place: Place, adapt: Fit, part: Window | None = None
+) -> tuple[Array, Grid]:
+    """The inverses of the steps before patch, last to first, and the grid of the whole scene.
+
+    ``part`` is the window of the output that the values fill; None is all of it.
+    """
     scene = place.scene
     while isinstance(scene, StepScene):
         step, parent = scene.step, scene.parent
         with naming(f"inverse of {step.label}", file=scene.name):
             asks = wants(step.need_inverse())
             context = Context(
-                adapt.grid(parent.grid) if "grid" in asks else None,
+                _part(adapt.grid(parent.grid), part) if "grid" in asks else None,
                 scene.attrs,
                 scene.draw.generator() if "rng" in asks else None,
                 scene.residual() if step.keeps_residual else None,
@@ -236,23 +324,35 @@ def undo_scene(way: WayBack, values: Array, place: Place, adapt: Fit) -> Scene:
             residual = place.residuals.get(residual_key(stage.key, stage.number))
             with naming(f"inverse of {stage.step.label}", file=scene.name):
                 values = stage.step.invert(values, Context(plain_grid(values.shape), {}, None, residual))
-    grid = adapt.grid(scene.grid) if way.opened else plain_grid(values.shape)
-    if grid.shape != values.shape:
+        if part is None:
+            return values, plain_grid(values.shape)
+    grid = adapt.grid(scene.grid)
+    if _part(grid, part).shape != values.shape:
         raise StepError(
-            f"predict: {scene.name} came back with shape {values.shape}, but its grid has {grid.shape}; an inverse "
-            "step changed the shape without saying so"
+            f"predict: {scene.name} came back with shape {values.shape}, but its grid has {_part(grid, part).shape}; "
+            "an inverse step changed the shape without saying so"
         )
-    return ArrayScene(values, grid, scene.template, name=scene.name, files=scene.files)
+    return values, grid
 
 
-def undo_given(steps: Sequence[Step], values: Array, place: Place, adapt: Fit, way: WayBack) -> Scene:
-    """The inverses of steps that the user gave, on the grid of the scene."""
+def undo_given(
+    steps: Sequence[Step], values: Array, place: Place, adapt: Fit, part: Window | None = None
+) -> tuple[Array, Grid]:
+    """The inverses of steps that the user gave, on the grid of the scene; and that of the whole scene after them."""
     grid = adapt.grid(place.scene.grid)
+    here = _part(grid, part)
     for step in reversed(steps):
         with naming(f"inverse of {step.label}", file=place.scene.name):
-            values = step.invert(values, Context(grid, place.scene.attrs))
-    if values.shape != grid.shape:
-        grid = fit(values.shape, grid.dims, grid.shape, grid.spatial, "inverse=").grid(grid)
-    return ArrayScene(
-        np.asarray(values), grid, place.scene.template, name=place.scene.name, files=place.scene.files
-    )
+            values = step.invert(values, Context(here, place.scene.attrs))
+    if values.shape != here.shape:
+        changed = fit(values.shape, here.dims, here.shape, here.spatial, "inverse=")
+        if part is not None and any(factor != 1 for factor in changed.scale.values()):
+            raise StepError(
+                "inverse=: a step of reach POINT changed the number of pixels; say reach=sg.SCENE"
+            )
+        grid = changed.grid(grid)
+    return np.asarray(values), grid
+
+
+def _part(grid: Grid, part: Window | None) -> Grid:
+    return grid if part is None else grid.crop(part)

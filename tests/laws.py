@@ -15,6 +15,7 @@ from astropy.wcs import WCS
 
 import streamgeo as sg
 import streamgeo.catalog  # registers every step
+from streamgeo.errors import StepError
 from streamgeo.grid import Grid
 from streamgeo.locate import Coord, CoordLocator, GeoLocator, WcsLocator
 from streamgeo.plan import Draw, Run, StepScene
@@ -605,6 +606,10 @@ def pixels(case: Case, seed: int, *, gaps: bool = True, dtype: Any = np.float32)
     rng = np.random.default_rng(seed)
     values = rng.uniform(case.low, case.high, case.grid.shape)
     values = values if case.field is None else case.field(case.grid)
+    if np.dtype(dtype).kind in "iu":
+        limits = np.iinfo(dtype)
+        values = values.clip(max(limits.min, np.ceil(case.low)), min(limits.max, case.high))
+        values = np.maximum(values, 1) if 0 < case.low < 1 else values  # such as powers, for decibels
     values = (np.rint(values) if case.whole else values).astype(dtype)
     if gaps and case.takes_nan and np.dtype(dtype).kind == "f":
         missing = rng.random(values.shape) < 0.1
@@ -768,8 +773,65 @@ def dtype_as_declared(case: Case) -> None:
         assert y.dtype.isnative
         if case.keeps_dtype and np.dtype(dtype).kind == "f":
             assert y.dtype == dtype
-    swapped = np.ones(case.grid.shape, np.float32)
-    np.testing.assert_array_equal(case.forward(swapped.astype(">f4")), case.forward(swapped))
+
+
+def layouts_do_not_matter(case: Case, x: Array) -> None:
+    """Views with gaps or with a negative stride, Fortran order and the other byte order give the same values."""
+    wide = np.full([2 * size for size in x.shape], 7, x.dtype)
+    apart = wide[(slice(None, None, 2),) * x.ndim]
+    apart[...] = x
+    swapped = x.dtype.newbyteorder("S")
+    given = {
+        "gaps": apart,
+        "backwards": np.ascontiguousarray(x[..., ::-1])[..., ::-1],
+        "fortran": np.asfortranarray(x),
+        "byte order": x.astype(swapped),
+    }
+    expected, residual = case.step.apply(x, case.context())
+    back = None
+    if case.step.inverse is not None:
+        back = case.step.invert(expected, case.context(residual=residual))
+    for name, view in given.items():
+        found = case.forward(view)
+        assert found.dtype == expected.dtype, name
+        np.testing.assert_array_equal(found, expected, err_msg=name)
+    np.testing.assert_array_equal(x, apart)
+    if back is not None:
+        prediction = np.asfortranarray(expected).astype(expected.dtype.newbyteorder("S"))
+        found = case.step.invert(prediction, case.context(residual=residual))
+        assert found.dtype == back.dtype
+        np.testing.assert_array_equal(found, back)
+
+
+def nothing_is_nothing(case: Case, x: Array) -> None:
+    """A window without pixels gives none, of the shape and dtype that were told."""
+    grid = case.grid
+    step = case.step.settled(lambda: np.random.default_rng(7), lambda: grid)
+    after = step.grid_after(grid)
+    for empty in (dim for dim in after.dims if dim not in case.uncut):
+        window = Window({dim: (0, 0 if dim == empty else size) for dim, size in after.sizes.items()})
+        source, cut = window, step
+        if step.moves is not None:
+            assert step.moves.source is not None
+            source = step.moves.source(window, grid).complete(grid.dims, grid.shape)
+            given = step.moves.cut_for(window, grid)
+            cut = step if given is None else Step(given)
+        found = cut.apply(x[source.slices(grid.dims)], case.context(grid.crop(source)))[0]
+        assert found.shape == window.shape
+        assert found.dtype == step.dtype_after(x.dtype)
+
+
+def all_missing_stays_missing(case: Case) -> None:
+    """Where nothing is known nothing becomes known, in both directions; or the step says that it needs values."""
+    x = np.full(case.grid.shape, np.nan, np.float32)
+    try:
+        y, residual = case.step.apply(x, case.context())
+    except StepError as error:
+        assert any(word in str(error) for word in ("NaN", "too few")), error
+        return
+    if case.step.inverse is not None:
+        y = case.step.invert(y, case.context(residual=residual))
+    assert np.isnan(y).all() or case.gaps is np.zeros_like
 
 
 def nan_stays(case: Case, x: Array) -> None:

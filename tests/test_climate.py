@@ -89,6 +89,18 @@ def test_times_follow_the_window(sea: list[Path]) -> None:
     ]
 
 
+@pytest.mark.parametrize("attrs", [{}, {"_FillValue": -999.0}])
+def test_times_that_are_missing_are_no_times(attrs: dict[str, float]) -> None:
+    values = np.array([0.0, np.nan if not attrs else -999.0, 31.0])
+    coord = Coord("time", ("time",), values, {"units": "days since 2000-01-01", **attrs})
+    grid = Grid.of(("time",), (3,), CoordLocator((coord,), ("time",)))
+    with pytest.raises(
+        GridError, match=r"climate.times: 1 of 3 times of 'time' are missing \(the first is number 1\)"
+    ):
+        climate.times(grid)
+    assert [date.month for date in climate.times(grid.crop(Window({"time": (2, 3)})))] == [2]
+
+
 def test_times_errors() -> None:
     with pytest.raises(GridError, match="has no time coordinate"):
         climate.times(PLANE)
@@ -292,6 +304,48 @@ def test_climatology_against_xarray(sea: list[Path], by: str) -> None:
     rest = np.setdiff1d(np.arange(len(found.mean)), groups)
     assert np.isnan(found.mean[rest]).all()
     assert not found.count[rest].any()
+
+
+def daily(folder: Path, name: str, year: int, calendar: str) -> Path:
+    """A year of days, whose value is the number of the day."""
+    import netCDF4
+
+    path = folder / f"{name}.nc"
+    with netCDF4.Dataset(path, "w") as file:
+        for dim, size in (("time", None), ("lat", 2), ("lon", 3)):
+            file.createDimension(dim, size)
+        time = file.createVariable("time", "f8", ("time",))
+        time.setncatts({"units": f"days since {year}-01-01", "calendar": calendar})
+        leap = calendar == "standard" and year % 4 == 0
+        time[:] = np.arange(360 if calendar == "360_day" else 366 if leap else 365)
+        values = file.createVariable("t", "f4", ("time", "lat", "lon"))
+        values[:] = np.arange(time.size)[:, None, None] + np.zeros((2, 3))
+    return path
+
+
+def test_days_of_leap_years_and_of_other_calendars(tmp_path: Path) -> None:
+    plain, leap = daily(tmp_path, "plain", 2003, "standard"), daily(tmp_path, "leap", 2004, "standard")
+    chain = sg.files([plain, leap], key="t").key_transform("t", sg.open_netcdf("t"))
+    normals = climate.fit_climatology(chain, "t", by="dayofyear")
+    np.testing.assert_array_equal(normals.mean[:, 0, 0], np.arange(366))
+    assert normals.count[:, 0, 0].tolist() == [2] * 365 + [1]
+    normals.save(tmp_path / "normals.npz")
+    for number in (0, 1):
+        departure = chain.key_transform("t", climate.anomaly(str(tmp_path / "normals.npz"))).scene(
+            "t", number
+        )
+        np.testing.assert_array_equal(departure.array, 0)
+    short = climate.fit_climatology(chain.take(1), "t", by="dayofyear")
+    assert np.isnan(short.mean[365]).all()  # 31 December of leap years only
+    assert np.isfinite(short.mean[:365]).all()
+    even = daily(tmp_path, "even", 2003, "360_day")
+    others = sg.files([plain, even], key="t").key_transform("t", sg.open_netcdf("t"))
+    with pytest.raises(
+        StepError, match=r"even.nc counts days in a calendar of 360_day, and plain.nc in one of leap"
+    ):
+        climate.fit_climatology(others, "t", by="dayofyear")
+    by_month = climate.fit_climatology(others, "t", by="month")
+    assert by_month.count[:, 0, 0].tolist() == [61, 58, *[61, 60] * 2, 61, 61, 60, 61, 60, 61]
 
 
 def test_climatology_over_all_times(sea: list[Path]) -> None:
@@ -517,6 +571,23 @@ def test_fft_against_scipy(dims: str | tuple[str, ...], shift: bool) -> None:
     assert (y**2).sum() == pytest.approx((x**2).sum())  # Parseval
 
 
+def test_fft_leaves_land_alone() -> None:
+    x = np.random.default_rng(0).normal(size=GLOBE.shape)
+    x[:, 2:5, 7] = np.nan  # land, at all times
+    y = climate.fft("time")(x, grid=GLOBE)
+    assert np.isnan(y[:, :, 2:5, 7]).all()
+    assert np.isnan(y).sum() == 2 * np.isnan(x).sum()
+    np.testing.assert_allclose(climate.fft("time").undo(y, grid=GLOBE), x, atol=1e-12)
+    x[1, 9, 9] = np.nan
+    with pytest.raises(StepError, match=r"climate.fft: 1 of 1080 values are NaN beside others.*fill_nan"):
+        climate.fft("time")(x, grid=GLOBE)
+    with pytest.raises(StepError, match="climate.fft: 16 of 1080 values"):
+        climate.fft(("lat", "lon"))(x, grid=GLOBE)
+    x[1] = np.nan  # a month without data
+    with pytest.raises(StepError, match="climate.fft: 12 of 1080"):
+        climate.fft(("lat", "lon"))(x, grid=GLOBE)
+
+
 def test_low_pass_over_time_in_a_chain(sea: list[Path]) -> None:
     chain = (
         sg.files(sea[:1], key="sst")
@@ -577,3 +648,48 @@ def test_velocity_goes_round_the_globe() -> None:
     v = climate.geostrophic()(level, grid=globe(level, lat, lon))[1]
     turned = climate.geostrophic()(np.roll(level, 7, 1), grid=globe(level, lat, lon))[1]
     np.testing.assert_allclose(turned, np.roll(v, 7, 1), rtol=1e-9, atol=1e-12)
+
+
+def test_no_velocity_at_the_equator_and_at_the_poles() -> None:
+    lat, lon = np.linspace(-90, 90, 37), np.arange(36) * 10.0
+    level = np.random.default_rng(0).normal(size=(37, 36))
+    found = climate.geostrophic(equator=0)(level, grid=globe(level, lat, lon))
+    none = np.isin(lat, [-90, 0, 90])
+    assert np.isnan(found[:, none]).all()
+    assert np.isfinite(found[:, ~none]).all()
+    assert np.abs(found).max(initial=0, where=np.isfinite(found)) < 100
+
+
+# -- longitudes that begin anew within the file ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [350.0, -10.0])
+def test_longitudes_that_begin_anew(start: float) -> None:
+    """A region across Greenwich in 0..360, or one in -180..180: the same numbers, whatever the file calls them."""
+    lat, lon = np.arange(10.0, 50, 5), start + np.arange(0, 30, 2.5)
+    level = np.random.default_rng(0).normal(size=(8, 12))
+    plain, jumped = globe(level, lat, lon), globe(level, lat, np.mod(lon, 360))
+    steps = [climate.geostrophic(), climate.subset(lon=(-5, 4))]
+    steps += [
+        climate.regrid(np.arange(15.0, 40, 5), np.arange(-5.0, 15, 5), method)  # type: ignore[arg-type]
+        for method in ("bilinear", "nearest", "conservative")
+    ]
+    for step in steps:
+        expected = step(level, grid=plain)
+        assert np.isfinite(expected).any()
+        np.testing.assert_allclose(step(level, grid=jumped), expected, rtol=1e-12)
+        if step.inverse is not None:
+            np.testing.assert_allclose(
+                step.undo(expected, grid=jumped), step.undo(expected, grid=plain), rtol=1e-12
+            )
+    far = climate.regrid([20.0, 25.0], [100.0, 110.0])(level, grid=jumped)
+    assert np.isnan(far).all()  # and not between 18 and 350 degrees
+
+
+def test_a_globe_that_begins_at_180_goes_round() -> None:
+    lat, lon = np.array([0.0, 10.0]), np.mod(180 + np.arange(36) * 10.0, 360)
+    level = np.random.default_rng(0).normal(size=(2, 36))
+    grid = globe(level, lat, lon)
+    np.testing.assert_array_equal(climate.cyclic(2)(level, grid=grid)[:, :2], level[:, -2:])
+    turned = climate.subset(lon=(-180, 180))
+    np.testing.assert_array_equal(turned(level, grid=grid), level)

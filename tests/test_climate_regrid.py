@@ -9,6 +9,7 @@ import pytest
 
 import streamgeo as sg
 from streamgeo import climate
+from streamgeo.climate.weights import closest, edges, linear, overlaps
 from streamgeo.errors import GridError, StepError
 from tests.laws import GLOBE, PLANE
 from tests.test_climate import WIND, globe, opened
@@ -94,6 +95,61 @@ def test_conservative_in_part_of_the_globe_against_rasterio() -> None:
     np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
+@pytest.mark.parametrize("method", ["bilinear", "nearest", "conservative"])
+@pytest.mark.parametrize("west", [-10.0, 170.0, -190.0, 350.0])
+def test_a_region_of_a_globe_and_back(method: str, west: float) -> None:
+    """A region in another convention of longitudes, across the end of the file: there, and back to where it was."""
+    lat, lon = np.arange(88.75, -90, -2.5), np.arange(1.25, 360, 2.5)
+    x = np.add.outer(np.sin(np.radians(lat)), np.cos(np.radians(lon)))
+    step = climate.regrid(np.arange(31.25, 60, 2.5), np.arange(west + 1.25, west + 50, 2.5), method)
+    y = step(x, grid=globe(x, lat, lon))
+    back = step.undo(y, grid=globe(x, lat, lon))
+    inside = np.ix_((lat > 30) & (lat < 60), np.mod(lon - west, 360) < 50)
+    assert y.shape == (12, 20)
+    np.testing.assert_allclose(back[inside], x[inside], atol=1e-12)
+    assert np.isfinite(back).sum() == y.size
+
+
+@pytest.mark.parametrize(
+    "lon", [np.array([30.0, 120, 250]), np.array([250.0, 120, 30]), np.array([-110.0, 30, 120])]
+)
+def test_conservative_by_hand(lon: np.ndarray) -> None:
+    """Weights are areas on the sphere: differences of sines times differences of longitudes."""
+    old_lat, old_lon = np.array([80.0, 40, 0, -40, -80]), np.array([0.0, 90, 180, 270])
+    new_lat, values = np.array([60.0, 10, -50]), np.arange(20.0).reshape(5, 4)
+    found = climate.regrid(new_lat, lon, "conservative")(values, grid=globe(values, old_lat, old_lon))
+    parallels, meridians = np.array([90.0, 60, 20, -20, -60, -90]), np.array([-45.0, 45, 135, 225, 315])
+    cells = np.array([85.0, 35, -20, -80]), edges(lon)
+    for i, j in np.ndindex(3, 3):
+        north, south = cells[0][i], cells[0][i + 1]
+        west, east = sorted(cells[1][j : j + 2])
+        total = area = 0.0
+        for a, b, turn in np.ndindex(5, 4, 5):
+            height = [np.sin(np.radians(v)) for v in (min(north, parallels[a]), max(south, parallels[a + 1]))]
+            left, right = meridians[b : b + 2] + 360 * (turn - 2)
+            part = max(height[0] - height[1], 0) * max(min(east, right) - max(west, left), 0)
+            total, area = total + part * values[a, b], area + part
+        np.testing.assert_allclose(found[i, j], total / area, rtol=1e-12)
+
+
+def test_a_part_of_the_globe_to_the_whole() -> None:
+    lat, lon = np.arange(30.5, 60), np.arange(350.5, 380)
+    x = np.ones((lat.size, lon.size))
+    step = climate.regrid(np.arange(-87.5, 90, 5.0), np.arange(2.5, 360, 5.0), "conservative")
+    y = step(x, grid=globe(x, lat, lon))
+    assert np.isfinite(y).sum() == 6 * 6  # 30 to 60 north, 350 to 20 east
+    assert np.isfinite(y[24:30, [0, 1, 2, 3, 70, 71]]).all()
+
+
+def test_weights_of_fine_axes_are_few() -> None:
+    fine, coarse = (np.arange(n) * 360 / n for n in (86400, 360))
+    found = overlaps(edges(fine), edges(coarse), 360.0)
+    assert found.pixels.shape == (241, 360)  # of 240 pixels, two are halved
+    np.testing.assert_allclose(found.shares.sum(0), 1)
+    assert linear(coarse, fine, 360.0).pixels.shape == (2, 86400)
+    assert closest(fine, coarse, 360.0).pixels.shape == (1, 360)
+
+
 def test_share_of_values_that_must_be_there() -> None:
     x = np.ones(GLOBE.shape)
     x[:, 0, 0] = np.nan
@@ -152,6 +208,13 @@ def test_geographic_raster_becomes_coordinates(samples: Path, tmp_path: Path) ->
             lambda: climate.regrid([0, 1], [0, 1])(np.ones((5, 3, 3)), grid=GLOBE),
             StepError,
             "where the grid has",
+        ),
+        (
+            lambda: climate.regrid([0, 1], [0, 1])(
+                np.ones((1, 3)), grid=globe(np.ones((1, 3)), np.ones(1), np.arange(3.0))
+            ),
+            GridError,
+            "1 latitudes and 3 longitudes",
         ),
     ],
 )

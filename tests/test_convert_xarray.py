@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +44,8 @@ def test_raster_against_rioxarray(samples: Path, file: str) -> None:
     np.testing.assert_allclose(found.values, expected.values.astype("f4"), rtol=1e-6)
     assert found.rio.crs == expected.rio.crs
     np.testing.assert_allclose(found.rio.transform(), expected.rio.transform(), rtol=1e-12, atol=1e-9)
-    for dim in {"x", "y"} & expected.indexes.keys():
-        np.testing.assert_allclose(found[dim], expected[dim], rtol=1e-12)
+    for name in {"x", "y", "xc", "yc"} & expected.coords.keys():
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-12)
 
 
 @pytest.mark.parametrize(("file", "name"), FIELDS)
@@ -90,26 +89,6 @@ def test_fits_keeps_its_header(tmp_path: Path) -> None:
     found = sg.open_fits()(path).to_xarray()
     assert found.dims == ("y", "x")
     assert found.attrs["TELESCOP"] == "MADE"
-
-
-def test_without_xarray_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "xarray", None)
-    (path,) = made.sea(tmp_path, count=1, shape=(4, 6))
-    scene = sg.open_netcdf("sst")(path)
-    for call in (
-        scene.to_xarray,
-        lambda: sg.from_xarray(None),
-        lambda: climate.on_dataarray(abs)(np.ones(3)),
-    ):
-        with pytest.raises(StepError, match=r"streamgeo\[xarray\]"):
-            call()
-
-
-def test_without_scipy_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "scipy", None)
-    monkeypatch.setitem(sys.modules, "scipy.ndimage", None)
-    with pytest.raises(StepError, match=r"needs scipy.*streamgeo\[xarray\]"):
-        climate.fill_gaps()(np.array([[1.0, np.nan]]))
 
 
 # -- to_rasterio ----------------------------------------------------------------------------------------
@@ -190,6 +169,32 @@ def test_raster_comes_back_as_a_geotiff(samples: Path, tmp_path: Path, file: str
         assert out.transform.almost_equals(source.transform, 1e-6)
 
 
+@pytest.mark.parametrize("name", ["rotated.tif", "au-3577-rotated.tif"])
+@pytest.mark.parametrize("cut", [{}, {"x": slice(3, 8), "y": slice(2, 15, 3)}, {"x": slice(None, None, -1)}])
+def test_rotated_rasters_come_in_with_their_place(samples: Path, name: str, cut: dict[str, slice]) -> None:
+    rioxarray = pytest.importorskip("rioxarray")
+    path = samples / "remote_sensing" / name
+    scene = sg.open_geotiff()(path)
+    for given in (rioxarray.open_rasterio(path, masked=True), scene.to_xarray()):
+        found = sg.from_xarray(given.isel(cut)).scene("image")
+        assert found.grid.crs == scene.grid.crs
+        here = found.grid.pixel_to_world(**{d: np.arange(4) for d in ("y", "x")})
+        there = scene.grid.pixel_to_world(
+            **{d: np.arange(scene.grid.sizes[d])[cut.get(d, slice(None))][:4] for d in ("y", "x")}
+        )
+        for axis in ("x", "y"):
+            np.testing.assert_allclose(here[axis], there[axis], rtol=1e-12)
+
+
+def test_a_transform_that_is_cut_short_gives_way_to_the_coordinates(samples: Path) -> None:
+    given = sg.open_netcdf("air_temperature")(samples / "geoscience/tmmx_20190121.nc").to_xarray()
+    assert len(given["crs"].attrs["GeoTransform"].split()) == 5
+    scene = sg.from_xarray(given).scene("image")
+    place = scene.grid.pixel_to_world(lat=np.array([0, 584]), lon=np.array([0, 1385]))
+    np.testing.assert_allclose(place["lat"], given["lat"].values[[0, -1]])
+    np.testing.assert_allclose(place["lon"], given["lon"].values[[0, -1]])
+
+
 def test_patches_of_lazy_arrays_are_windows() -> None:
     dask = pytest.importorskip("dask.array")
     read = []
@@ -222,6 +227,11 @@ def test_from_xarray_errors() -> None:
         sg.from_xarray([])
     with pytest.raises(StepError, match="give numbers"):
         sg.from_xarray(xr.DataArray(["a", "b"], dims="x"))
+    field = xr.DataArray(np.ones((2, 3)), dims=("y", "x"))
+    with pytest.raises(StepError, match=r"Dataset is no xarray.DataArray; give one of its variables"):
+        sg.from_xarray(field.to_dataset(name="a"))
+    with pytest.raises(StepError, match=r"the coordinate 'z' cannot be written as CF.*reset_index\('z'\)"):
+        sg.from_xarray(field.stack(z=("y", "x")))
 
 
 @pytest.mark.parametrize("grid", [EARTH, GLOBE])

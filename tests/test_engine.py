@@ -119,6 +119,7 @@ def test_two_threads_may_read_one_engine() -> None:
 PROGRAM = """
 import os, signal, sys, threading, time
 from functools import partial
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with it ignored
 from streamgeo.engine import Engine
 def give(i):
     time.sleep(0.005)

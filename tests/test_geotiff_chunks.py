@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import pickle
-import subprocess
-import sys
 import threading
 import time
 import warnings
@@ -276,72 +274,3 @@ def test_a_changed_file_is_never_served_stale(tmp_path: Path) -> None:
     with pytest.raises(sg.OpenError, match="changed since it was opened"):
         old.read()
     assert not np.array_equal(open_scene(path).read(), before)
-
-
-# -- damaged files --------------------------------------------------------------------------------------
-
-FUZZ = """
-import sys, warnings
-import numpy as np, rasterio
-warnings.simplefilter("ignore")
-import logging; logging.disable(logging.CRITICAL)
-import streamgeo as sg
-from streamgeo.sources.geotiff import open_scene
-folder, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-bases = sorted(__import__("pathlib").Path(folder).glob("base_*.tif"))
-for number in range(first, first + count):
-    rng = np.random.default_rng(number)
-    data = bytearray(bases[number % len(bases)].read_bytes())
-    if rng.random() < 0.3:
-        del data[int(rng.integers(1, len(data))):]
-    else:
-        for _ in range(int(rng.integers(1, 6))):
-            at = int(rng.integers(0, 400 if rng.random() < 0.5 else len(data)))
-            if at < len(data):
-                data[at] = int(rng.integers(0, 256))
-    path = f"{folder}/m_{number}.tif"
-    open(path, "wb").write(data)
-    print(number, end=" ", flush=True)
-    try:
-        scene = open_scene(path, raw=True)
-        if np.prod(scene.shape) > 1e8:
-            continue
-        found = scene.read()
-    except sg.OpenError:
-        continue
-    try:
-        with rasterio.open(path) as src:
-            want = src.read()
-    except rasterio.errors.RasterioError as error:
-        raise SystemExit(f"{number}: pixels came out of a file that rasterio refuses: {error} ({scene.reader})")
-    if not np.array_equal(found, want.reshape(found.shape), equal_nan=found.dtype.kind == "f"):
-        raise SystemExit(f"{number}: wrong pixels ({scene.reader})")
-"""
-
-
-def fuzz(folder: Path, count: int) -> None:
-    for number, (codec, dtype, layout) in enumerate(
-        [("deflate", "uint16", "tiles"), ("lzw", "uint8", "strips"), ("none", "int16", "strips"),
-         ("zstd", "float32", "tiles"), ("packbits", "uint8", "tiles"), ("jpeg", "uint8", "tiles"),
-         ("none", "uint16", "tiles")]
-    ):  # fmt: skip
-        sizes = (
-            {"tiled": True, "blockxsize": 32, "blockysize": 32} if layout == "tiles" else {"blockysize": 7}
-        )
-        made(folder / f"base_{number}.tif", dtype, 2 if codec != "jpeg" else 3, compress=codec, **sizes)
-    step = 50
-    for first in range(0, count, step):
-        done = subprocess.run(
-            [sys.executable, "-c", FUZZ, str(folder), str(first), str(step)],
-            cwd=ROOT, capture_output=True, text=True, timeout=250,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{done.returncode}: ...{done.stdout[-20:]} {done.stderr[-2000:]}"
-
-
-def test_damaged_files(tmp_path: Path) -> None:
-    fuzz(tmp_path, 250)
-
-
-@pytest.mark.long
-def test_many_damaged_files(tmp_path: Path) -> None:
-    fuzz(tmp_path, 1000)

@@ -24,6 +24,7 @@ from streamgeo.errors import WriteError
 from streamgeo.grid import Grid
 from streamgeo.locate import Coord, CoordLocator, GeoLocator, WcsLocator
 from streamgeo.scene import ArrayScene, Scene
+from streamgeo.sinks.geotiff_values import range_of_nodata, taken_for_nodata
 from streamgeo.sources.geotiff import open_scene
 from streamgeo.template import Template
 from streamgeo.window import Window
@@ -600,3 +601,23 @@ def test_a_transform_and_control_points_together(tmp_path: Path) -> None:
         path = save(scene, tmp_path, quiet=False, template={"carry": carry})
     with rasterio.open(path) as dst:
         assert dst.transform == UTM["transform"]
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize(
+    "nodata", [0.0, -9999.0, 1e20, -3.4028234663852886e38, 3e38, 1e-40, 255.0, -1.7e308, 0.1]
+)
+def test_the_floats_that_gdal_takes_for_nodata_are_a_range(dtype: str, nodata: float) -> None:
+    kind = np.dtype(dtype)
+    if abs(nodata) > np.finfo(kind).max:
+        pytest.skip("not a number of this dtype")
+    low, high = range_of_nodata(nodata, kind)
+    steps = np.array(nodata, kind).view(f"i{kind.itemsize}") + np.arange(-3000, 3000)
+    near = np.concatenate(
+        [steps.astype(f"i{kind.itemsize}").view(kind), kind.type(nodata) * np.linspace(0.5, 1.5, 999)]
+    )
+    ends = np.array(
+        [low, high, np.nextafter(low, -np.inf), np.nextafter(high, np.inf), np.inf, -np.inf, 0], kind
+    )
+    values = np.concatenate([near.astype(kind), ends])
+    np.testing.assert_array_equal((values >= low) & (values <= high), taken_for_nodata(values, nodata))

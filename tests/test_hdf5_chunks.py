@@ -23,7 +23,6 @@ from streamgeo.errors import OpenError
 from streamgeo.sources import hdf5
 from streamgeo.sources.hdf5 import open_scene
 from streamgeo.window import Window
-from tests.hdf5_fuzz import fuzz
 from tests.netcdf_made import same
 from tests.test_hdf5 import PLAIN, arrays
 
@@ -395,32 +394,3 @@ def test_a_size_that_a_header_claims_is_not_believed(tmp_path):
     assert not scene.read(Window(dim_0=(1 << 39, (1 << 39) + 9), dim_1=(0, 9))).any()
     with pytest.raises(OpenError, match="does not fit in memory"):
         scene.read()
-
-
-KINDS = {
-    "deflate": {"chunks": (1, 16, 20), "compression": "gzip", "shuffle": True},
-    "lzf": {"chunks": (1, 16, 20), "compression": "lzf", "fletcher32": True},
-    "chunks": {"chunks": (2, 16, 20)},
-    "contiguous": {},
-    "latest": {"chunks": (1, 16, 20), "compression": "gzip", "fletcher32": True},
-}
-
-
-def made_for_fuzz(folder: Path, kind: str) -> Path:
-    values = np.random.default_rng(0).normal(0, 30, (3, 40, 50)).astype("i2")
-    with h5py.File(folder / "in.h5", "w", libver="latest" if kind == "latest" else "earliest") as file:
-        file.create_dataset("v", data=values, **KINDS[kind])
-    return folder / "in.h5"
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_damaged_files(kind, tmp_path):
-    counts = fuzz(made_for_fuzz(tmp_path, kind), "v", 40)
-    assert counts["same"] + counts["error"] >= 36
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("kind", KINDS)
-def test_many_damaged_files(kind, tmp_path):
-    counts = fuzz(made_for_fuzz(tmp_path, kind), "v", 400)
-    assert counts["same"] + counts["error"] >= 360

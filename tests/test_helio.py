@@ -172,6 +172,24 @@ def test_solar_radius_from_the_date_warns() -> None:
 
 
 @pytest.mark.parametrize(
+    ("attrs", "date"),
+    [
+        ({"T_OBS": "2011.02.15_00:00:34_TAI"}, "2011-02-15T00:00:00"),
+        ({"DATE-OBS": "15/02/98", "TIME-OBS": "10:20:30"}, "1998-02-15T10:20:30"),
+        ({"DATE-BEG": "2011-02-15T00:00:00"}, "2011-02-15T00:00:00"),
+        ({"DATE-OBS": "2011-02-15", "TIME_OBS": "18:00:00"}, "2011-02-15T18:00:00"),
+        ({"DATE-OBS": "2011-02-15T00:00:34", "TIMESYS": "TAI"}, "2011-02-15T00:00:00"),
+    ],
+)
+def test_solar_radius_takes_the_dates_that_other_steps_take(attrs: dict[str, Any], date: str) -> None:
+    from sunpy.coordinates import sun
+
+    with pytest.warns(UserWarning, match=f"from Earth on {date}"):
+        found = angular_radius(attrs, "test")
+    assert abs(found / ARCSEC - sun.angular_radius(date).to_value("arcsec")) < 1e-9
+
+
+@pytest.mark.parametrize(
     ("attrs", "message"),
     [
         ({}, r"no solar radius \(RSUN_OBS, .*\) and no DSUN_OBS; give rsun="),

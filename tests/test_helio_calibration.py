@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 import warnings
 from importlib import import_module
 from importlib.util import find_spec
@@ -106,13 +105,6 @@ def test_response_tables_that_do_not_serve() -> None:
         _run(sg.helio.degradation(path, 172), attrs)
     with pytest.raises(StepError, match=r"no sensitivity at 171 Angstrom on 1999"):
         _run(sg.helio.degradation(path), attrs | {"T_OBS": "1999-01-01"})
-
-
-def test_without_aiapy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "aiapy.calibrate", None)
-    monkeypatch.setitem(sys.modules, "aiapy.calibrate.utils", None)
-    with pytest.raises(StepError, match=r"helio.degradation: it needs aiapy.*pip install 'streamgeo\[sun\]'"):
-        _run(sg.helio.degradation("elsewhere.txt"), {"T_OBS": "2011-01-01", "WAVELNTH": 171})
 
 
 def _run(step: sg.Step, attrs: dict[str, Any]) -> Any:

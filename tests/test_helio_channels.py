@@ -59,11 +59,11 @@ def test_each_time_has_all_channels(tmp_path: Path) -> None:
         ("171_0048.00", "193_0050.00", "211_0047.00"),
     ]
     assert reasons(matched) == {
-        "171_0024.00": "no 211 within 8 s",
-        "171_0036.00": "no 193 within 8 s",
-        "193_0023.00": "it belongs to 171_0024.00.fits, which has no 211 within 8 s",
-        "193_0200.00": "no 171 within 8 s that has not a nearer one",
-        "211_0037.00": "it belongs to 171_0036.00.fits, which has no 193 within 8 s",
+        "171_0024.00": "no 211 within 8 s; the nearest is 13 s away",
+        "171_0036.00": "no 193 within 8 s; the nearest is 13 s away",
+        "193_0023.00": "it belongs to 171_0024.00.fits, which has no 211 within 8 s; the nearest is 13 s away",
+        "193_0200.00": "no 171 within 8 s; the nearest is 152 s away",
+        "211_0037.00": "it belongs to 171_0036.00.fits, which has no 193 within 8 s; the nearest is 13 s away",
     }
     assert repr(matched) == "<3 times of 171, 193, 211; 5 files left out>"
     assert [Path(v).stem for v in matched.samples[1].values()] == [
@@ -73,6 +73,19 @@ def test_each_time_has_all_channels(tmp_path: Path) -> None:
     ]
     near = {"171": [group[0] for group in matched], "193": [group[1] for group in matched]}
     assert len(match_channels(near, Quantity(0.05, "min"))) == 2
+
+
+def test_why_a_file_has_no_partner(tmp_path: Path) -> None:
+    first = [write(tmp_path / "a", "171", 0), write(tmp_path / "a", "171", 2)]
+    matched = match_channels({"171": first, "193": [write(tmp_path / "b", "193", 3)]}, 12.0)
+    assert names(matched) == [("171_0002.00", "193_0003.00")]
+    assert reasons(matched) == {"171_0000.00": "no 193 within 12 s that has not a nearer one"}
+    bad = [write(tmp_path / "c", "193", 3, QUALITY=1)]
+    matched = match_channels({"171": first[:1], "193": bad}, 12.0, select.quality(absent=True))
+    assert reasons(matched) == {
+        "171_0000.00": "no 193 that can be used",
+        "193_0003.00": "QUALITY=0x00000001: bit 0 is set",
+    }
 
 
 def test_no_pixel_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,6 +167,23 @@ def test_on_real_files(samples: Path) -> None:
         {"aia": [samples / "helio" / "AIA20110319_105400_0171.fits"], "Br": matched[0][2:]}, 60
     )
     assert len(wide) == 0 and len(wide.left_out) == 2
+    assert "the nearest is 2" in wide.left_out[str(samples / "helio" / "AIA20110319_105400_0171.fits")]
+
+
+@pytest.mark.filterwarnings("ignore:open_fits")
+def test_slit_jaw_images_and_levels_of_eit(samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """IRIS of one minute in two channels, a third file years apart; EIT, whose dates are of two forms."""
+    monkeypatch.setattr(FitsScene, "_read_into", None)
+    monkeypatch.setattr(FitsScene, "_read", None)
+    folder = samples / "helio"
+    iris = match_channels({name: str(folder / f"iris_*SJI_{name}_*.fits") for name in ("1330", "1400")}, 60)
+    assert [[Path(path).name[8:23] for path in group] for group in iris] == [["20210905_001833"] * 2]
+    assert [Path(path).name[8:16] for path in iris.left_out] == ["20130801"]
+    eit = {"195": folder / "eit_l1_20020625_100011.fits", "171": folder / "efz20040301.010016_s.fits"}
+    apart = match_channels({name: [path] for name, path in eit.items()}, 3600)
+    assert not len(apart)
+    assert "no 171 within 3600 s; the nearest is 5.3" in apart.left_out[str(eit["195"])]  # 614.6 days
+    assert len(match_channels({name: [path] for name, path in eit.items()}, Quantity(615, "day"))) == 1
 
 
 times = st.lists(st.integers(0, 60), max_size=14).map(sorted)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,9 @@ def test_it_goes_with_the_rest_of_a_chain(folder: Path) -> None:
 
 
 def test_plain_functions_and_streams(folder: Path) -> None:
+    lacking = opened(folder).filter_by_attrs("image", lambda attrs: attrs["NONE"] == 0)
+    with pytest.raises(SampleError, match=r"sample 0: filter_by_attrs failed on 00.fits: KeyError: 'NONE'"):
+        len(lacking)
     chain = opened(folder).filter_by_attrs("image", lambda attrs: attrs["QUALITY"] == 0)
     assert len(chain) == 19
     assert "does not hold" in chain.left_out()["03.fits"]
@@ -153,6 +157,7 @@ def test_what_has_no_header(folder: Path) -> None:
         (select.quality(), {"QUALITY": -(1 << 63) + 2}, "QUALITY=0x8000000000000002: bits 1, 63 are set"),
         (select.missing_values(), {"MISSVALS": 0}, None),
         (select.missing_values(), {"MISSVALS": 1}, "MISSVALS=1 is more than 0"),
+        (select.missing_values(9), {"MISSVALS": 16235149}, "MISSVALS=16235149 is more than 9"),
         (select.missing_values(2), {"MISSVALS": 2}, None),
         (select.missing_values(0.5), {"MISSVALS": 2}, "the header has no TOTVALS above 0"),
         (select.missing_values(0.5), {"MISSVALS": 2, "TOTVALS": 4}, None),
@@ -218,3 +223,51 @@ def test_real_headers(samples: Path) -> None:
     kept = chain.filter_by_attrs("image", select.exposure(1.0), select.valid())
     assert 0 < len(kept) < len(paths)
     assert len(kept) + len(kept.left_out()) == len(paths)
+
+
+IMAGES = (*VALID, "efz20040301.010016_s.fits", "iris_l2_20130801_074720_4040000014_SJI_1400_t000.fits",
+          "iris_l2_20210905_001833_3620258102_SJI_1330_t000.fits", "BIR_20110922_103000_01.fit",
+          "sharp_377/hmi.sharp_cea_720s.377.20110215_020000_TAI.Br.fits")  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:open_fits")
+@pytest.mark.parametrize(
+    ("check", "kept", "reasons"),
+    [
+        (
+            select.quality(), 2,
+            {"AIA20110319_105400_0171.fits": "QUALITY=0x40000000: bit 30 is set",
+             "mdi_fd_M_96m_01d.5874.0005_s.fits": "QUALITY=0x00000200: bit 9 is set",
+             "swap_lv1_20120101_001607.fits": "the header has no QUALITY"},
+        ),
+        (select.quality((9, 30), absent=True), 13, {}),
+        (
+            select.exposure(1.5), 8,
+            {"iris_l2_20130801_074720_4040000014_SJI_1400_t000.fits": "EXPTIME=0.99997 s is not above 1.5 s",
+             "BIR_20110922_103000_01.fit": "the header has no EXPTIME or XPOSURE with a number"},
+        ),
+        (
+            select.missing_values(0.5, absent=True), 10,
+            {"aia_171_cutout.fits": "MISSVALS=16235071 of 16777216 is more than 50 %"},
+        ),
+        (
+            select.valid("wcs"), 11,
+            {"hmi.*Br.fits": "CTYPE1 and CTYPE2 are not helioprojective: CRLN-CEA and CRLT-CEA"},
+        ),
+        (lambda attrs: attrs.get("WAVELNTH") == 171, 4, {"swap_lv1.*": "<lambda> does not hold"}),
+    ],
+)  # fmt: skip
+def test_each_check_on_real_files_reads_no_pixel(
+    samples: Path, monkeypatch: pytest.MonkeyPatch, check: Any, kept: int, reasons: dict[str, str]
+) -> None:
+    monkeypatch.setattr(FitsScene, "_read_into", None)
+    monkeypatch.setattr(FitsScene, "_read", None)
+    paths = [str(samples / "helio" / name) for name in IMAGES]
+    chain = (
+        sg.files(paths, key="image").key_transform("image", sg.open_fits()).filter_by_attrs("image", check)
+    )
+    assert len(chain) == kept
+    left_out = {Path(name).name: reason for name, reason in chain.left_out().items()}
+    assert len(left_out) == len(paths) - kept
+    for name, reason in reasons.items():
+        assert [found for file, found in left_out.items() if re.match(name, file)] == [reason]

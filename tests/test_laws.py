@@ -57,7 +57,7 @@ def test_inverse_restores_float64(case: Case) -> None:
 def test_window_commutes(case: Case, seed: int) -> None:
     after = case.step.grid_after(case.grid)
     window = laws.some_window(after, np.random.default_rng(seed), case.uncut)
-    laws.window_commutes(case, laws.pixels(case, seed), window)
+    laws.window_commutes(case, laws.pixels(case, seed, dtype=(np.float32, np.float64)[seed % 2]), window)
 
 
 @pytest.mark.parametrize("case", [p for p in WINDOWED if not p.values[0].step.random])
@@ -79,6 +79,22 @@ def test_dtype_as_declared(case: Case) -> None:
     laws.dtype_as_declared(case)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16, np.uint16, np.int32])
+@pytest.mark.parametrize("case", ALL)
+def test_layouts_do_not_matter(case: Case, dtype: type) -> None:
+    laws.layouts_do_not_matter(case, laws.pixels(case, 6, dtype=dtype))
+
+
+@pytest.mark.parametrize("case", WINDOWED)
+def test_nothing_is_nothing(case: Case) -> None:
+    laws.nothing_is_nothing(case, laws.pixels(case, 7))
+
+
+@pytest.mark.parametrize("case", ALL)
+def test_all_missing_stays_missing(case: Case) -> None:
+    laws.all_missing_stays_missing(case)
+
+
 @pytest.mark.parametrize("case", [p for p in ALL if p.values[0].takes_nan])
 @settings(max_examples=5, deadline=None)
 @given(seed=seeds)
@@ -88,8 +104,10 @@ def test_nan_stays(case: Case, seed: int) -> None:
 
 @pytest.mark.parametrize("case", [p for p in ALL if not p.values[0].takes_nan])
 def test_nan_is_refused(case: Case) -> None:
+    x = laws.pixels(case, 4)
+    x[(1,) * x.ndim] = np.nan
     with pytest.raises(StepError, match="NaN"):
-        case.forward(np.full(case.grid.shape, np.nan, np.float32))
+        case.forward(x)
 
 
 @pytest.mark.parametrize("case", ALL)

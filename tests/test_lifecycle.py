@@ -21,6 +21,7 @@ KINDS = ("sun", "land", "sea", "flow")  # FITS, GeoTIFF, NetCDF, HDF5
 ROOT = Path(__file__).parents[1]
 PROGRAM = """
 import os, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with it ignored
 import streamgeo as sg
 chain = (
     sg.files({pattern!r}, key="image").key_transform("image", sg.open())

@@ -20,7 +20,6 @@ from streamgeo.sources import netcdf
 from streamgeo.sources.hdf5_filters import Damaged, Pipeline
 from streamgeo.sources.netcdf import open_scene
 from streamgeo.window import Window
-from tests.hdf5_fuzz import fuzz
 from tests.netcdf_made import FILES, copy_of, make, pixels, quiet_open, reference, same, variables
 from tests.test_hdf5_chunks import numbers, random_windows
 
@@ -329,29 +328,3 @@ def test_a_damaged_chunk_names_file_and_chunk(tmp_path):
     with pytest.raises(OpenError, match=r"chunk \(1, 0\) of 'v' of .*bad.nc is damaged \(deflate"):
         scene.read()
     assert same(scene.read(Window(y=(0, 20), x=(0, 40))), values[:20])
-
-
-# -- damaged files ----------------------------------------------------------------------------------------
-
-KINDS = {
-    "deflate": {"zlib": True, "chunksizes": (1, 16, 20)},
-    "fletcher32": {"zlib": True, "chunksizes": (1, 16, 20), "fletcher32": True},
-    "contiguous": {"contiguous": True},
-    "records": {"fmt": "NETCDF3_CLASSIC"},
-    "wide": {"fmt": "NETCDF3_64BIT_DATA"},
-}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_damaged_files(kind, tmp_path):
-    values = np.random.default_rng(0).normal(0, 30, (3, 40, 50)).astype("i2")
-    counts = fuzz(Path(make(tmp_path / "in.nc", values, **KINDS[kind])), "v", 40)
-    assert counts["same"] + counts["error"] >= 36
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("kind", KINDS)
-def test_many_damaged_files(kind, tmp_path):
-    values = np.random.default_rng(0).normal(0, 30, (3, 40, 50)).astype("i2")
-    counts = fuzz(Path(make(tmp_path / "in.nc", values, **KINDS[kind])), "v", 400)
-    assert counts["same"] + counts["error"] >= 360

@@ -135,7 +135,10 @@ def test_lower_resolution(rgb: sg.Buffer) -> None:
 
 
 def test_a_factor_that_does_not_fit_says_so(chain: sg.Buffer) -> None:
-    with pytest.raises(sg.StepError, match="x may change by a whole factor only, not by 63/64"):
+    with pytest.raises(
+        sg.StepError,
+        match="RGB.byte.tif: a patch starts at x=32, which the model's factor 63/64 does not divide",
+    ):
         next(chain.batch(2).predict(lambda x: x[..., :63]))
     with pytest.raises(sg.StepError, match="does not divide"):
         list(chain.batch(8).predict(lambda x: x[..., ::4, ::4]))

@@ -28,7 +28,7 @@ HEAVY = (
 # Imports go only towards the start of this list; modules of one room may not import each other, except that
 # a package's parts may import what stands in brackets before them.
 ROOMS = [
-    ["errors"], ["gate"], ["headers"], ["window", "cf_packing", "names", "netcdf_lock"], ["locate"],
+    ["errors"], ["gate"], ["headers"], ["window", "cf_packing", "names", "netcdf_lock", "optional"], ["locate"],
     ["fits_cards", "fits_packing"],
     ["grid"], ["template", "parameters", "digest", "dataarrays", "convert"], ["meter"],
     ["chunks", "order", "slots"], ["spill"], ["chunked"], ["step"], ["pointwise"],
@@ -38,7 +38,7 @@ ROOMS = [
     ["sinks.fits", "sinks.geotiff", "sinks.netcdf", "sinks.hdf5", "sinks.numpy", "sinks.zarr"], ["sinks"],
     ["scene"], ["sources.handles", "sources.cf", "sources.fits_headers", "sources.fits_codecs", "sources.tiff_headers"],
     ["sources.layouts", "sources.grid_mapping", "sources.fits_images"], ["sources.fits_tiles"],
-    ["sources.classic", "sources.hdf5_filters", "sources.geotiff_chunks"],
+    ["sources.classic", "sources.hdf5_filters", "sources.hdf5_heaps", "sources.geotiff_chunks"],
     ["sources.hdf5_chunks", "sources.geotiff_headers"], ["sources.hdf5_index"], ["sources.grouped"],
     ["sources.fits", "sources.geotiff", "sources.netcdf", "sources.hdf5", "sources.numpy", "sources.zarr",
      "sources.stack"],
@@ -47,8 +47,9 @@ ROOMS = [
     ["steps.augment"],
     ["helio", "remote", "climate"], ["openers"], ["catalog", "indexing"],
     ["engine.board", "engine.mlx", "engine.patience"], ["plan", "engine"],
-    ["core", "features", "tokenizer_helpers"], ["links"], ["wayback", "replay"],
-    ["state", "stats"], ["progress"], ["outline"], ["running", "predict", "explain"], ["vocabulary.base"],
+    ["core", "features", "tokenizer_helpers"], ["links"], ["wayback", "replay"], ["rows", "tta"],
+    ["stitcher"], ["state", "stats", "journal"], ["progress"], ["outline"],
+    ["running", "predict", "explain", "inverse"], ["vocabulary.base"],
     ["vocabulary.array_kernels"], ["vocabulary.image_kernels", "vocabulary.file_kernels"],
     ["vocabulary"], ["chain"], ["begin"], ["convert_xarray", "convert_maps"], [""],
     ["plot", "made"], ["demo"], ["cli"],

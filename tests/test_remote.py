@@ -6,6 +6,7 @@ import doctest
 import importlib
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import rasterio
 from rasterio.transform import from_origin
 
 import streamgeo as sg
-from streamgeo import remote
+from streamgeo import made, remote
 from streamgeo.errors import MissingKeyError, OpenError, StepError
 
 LANDSAT = "remote_sensing/landsat8/LC08_L1TP_224077_20200518_20200518_01_RT_B{}.TIF"
@@ -115,6 +116,13 @@ def test_mtl_text_and_json_are_the_same(mtl: Path, tmp_path: Path) -> None:
     path = tmp_path / "MTL.json"
     path.write_text(json.dumps(content))
     assert remote.read_mtl(path) == fields
+    root = ElementTree.Element("LANDSAT_METADATA_FILE")
+    for group, entries in content["LANDSAT_METADATA_FILE"].items():
+        below = ElementTree.SubElement(root, group) if entries else root
+        for name, value in entries.items():  # type: ignore[attr-defined]
+            ElementTree.SubElement(below, name).text = value
+    ElementTree.ElementTree(root).write(tmp_path / "MTL.xml", encoding="UTF-8", xml_declaration=True)
+    assert remote.read_mtl(tmp_path / "MTL.xml") == fields
 
 
 def test_landsat_makes_a_step_that_needs_the_file_no_more(mtl: Path) -> None:
@@ -168,6 +176,10 @@ def test_mtl_errors(tmp_path: Path) -> None:
     empty.write_text("hello")
     with pytest.raises(OpenError, match="holds no lines"):
         remote.read_mtl(empty)
+    for text in ('{"LANDSAT_METADATA_FILE": ', "<LANDSAT_METADATA_FILE><IMAGE_ATTR"):
+        empty.write_text(text)
+        with pytest.raises(OpenError, match=r"MTL.txt is damaged \(.*\); fetch it anew"):
+            remote.read_mtl(empty)
 
 
 # -- masks ----------------------------------------------------------------------------------------------
@@ -193,6 +205,49 @@ PUBLISHED = {
 def test_published_values_of_landsat_qa(flag: str, dtype: type) -> None:
     found = remote.qa_mask(flag)(np.array(list(PUBLISHED), dtype))
     assert found.tolist() == [float(flag in meaning) for meaning in PUBLISHED.values()]
+
+
+# Values of BQA with their meaning: USGS, Landsat Collection 1 Level 1 quality assessment band, Landsat 8.
+PUBLISHED_C1 = {
+    1: {"fill"},
+    2: {"terrain_occlusion"},
+    2720: set[str](),  # clear terrain, low confidences
+    2722: {"terrain_occlusion"},
+    2724: {"saturated"},
+    2732: {"saturated"},
+    2752: set[str](),  # medium confidence of cloud
+    2800: {"cloud", "cloud_confidence"},
+    2976: {"cloud_shadow_confidence"},
+    3744: {"snow_confidence"},
+    6816: {"cirrus_confidence"},
+    6896: {"cloud", "cloud_confidence", "cirrus_confidence"},
+    7072: {"cirrus_confidence", "cloud_shadow_confidence"},
+}
+# Values of pixel_qa with their meaning: USGS, Landsat 8 Collection 1 LaSRC Product Guide, section 6.
+PUBLISHED_C1_SR = {
+    1: {"fill"},
+    322: {"clear"},
+    324: {"water"},
+    328: {"cloud_shadow"},
+    336: {"snow"},
+    352: {"cloud"},
+    368: {"cloud", "snow"},
+    386: {"clear"},
+    480: {"cloud", "cloud_confidence"},
+    834: {"clear", "cirrus_confidence"},
+    992: {"cloud", "cloud_confidence", "cirrus_confidence"},
+    1346: {"clear", "terrain_occlusion"},
+}
+
+
+@pytest.mark.parametrize(
+    ("sensor", "published"), [("landsat_c1", PUBLISHED_C1), ("landsat_c1_sr", PUBLISHED_C1_SR)]
+)
+def test_published_values_of_landsat_collection_1(sensor: str, published: dict[int, set[str]]) -> None:
+    assert set.union(*published.values()) == set(remote.QA[sensor])
+    for flag in remote.QA[sensor]:
+        found = remote.qa_mask(flag, sensor)(np.array(list(published), np.uint16))
+        assert found.tolist() == [float(flag in meaning) for meaning in published.values()], flag
 
 
 def test_levels_of_a_confidence() -> None:
@@ -436,3 +491,14 @@ def test_radar_in_decibel_against_rasterio(samples: Path) -> None:
         power = file.read(1, masked=True).filled(np.nan)
     np.testing.assert_allclose(found, 10 * np.log10(np.maximum(power, 1e-5)), rtol=1e-5, atol=1e-5)
     assert np.nanmedian(found) < 0
+
+
+def test_bands_of_a_sample_may_be_paths(tmp_path: Path) -> None:
+    files = made.landsat(tmp_path, shape=(40, 50))
+    bands = [files["B4"], files["B5"]]
+    found = [
+        sg.buffer_from_vector([{"image": given}]).key_transform("image", sg.open_geotiff())[0]["image"]
+        for given in (bands, [str(path) for path in bands])
+    ]
+    assert found[0].shape == (2, 40, 50)
+    np.testing.assert_array_equal(*found)

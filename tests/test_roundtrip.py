@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import streamgeo as sg
+from streamgeo.steps.stitch import BLENDS
 from tests.conftest import SAMPLES
 from tests.real import CASES, LEFT_OUT, Case
 
@@ -75,6 +76,16 @@ def test_identity_round_trip(case: Case, tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.isnan(before.astype(np.float64)), np.isnan(after.astype(np.float64)))
     np.testing.assert_allclose(after, before.astype(np.float32), rtol=1e-6, atol=1e-35)
     assert case.open()(path).grid == case.open()(case.path).grid
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_no_seam_with_any_blend(case: Case) -> None:
+    chain = chain_of(case, 64)
+    whole = reference(case.path, case).astype(np.float32)
+    for blend in BLENDS:
+        (scene,) = chain.shuffle(seed=1).batch(8).predict(identity, blend=blend)
+        np.testing.assert_allclose(scene.array, whole, rtol=1e-6)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -319,8 +319,27 @@ def test_skipping_is_counted_and_listed(
 @pytest.mark.parametrize("limit", [3, 0.03])
 def test_over_the_limit_it_raises(limit: float) -> None:
     stream = vectors().key_transform("x", fragile).prefetch(3, 2).on_error("skip", limit=limit)
-    with pytest.raises(sg.ChainError, match="4 samples failed, more than the limit .* bad value 17"):
+    with pytest.raises(sg.ChainError, match="4 of 18 samples failed, more than the limit .* bad value 17"):
         list(stream)
+
+
+@pytest.mark.parametrize("size", [0, 4])
+def test_a_share_is_that_of_the_samples_of_an_epoch(size: int) -> None:
+    """23 samples, five of which fail, again and again."""
+    chain = vectors().key_transform("x", fragile)
+    stream = (chain.batch(size) if size else chain).prefetch(3, 2)
+    enough = stream.on_error("skip", limit=0.22)
+    for _ in range(9):
+        assert sum(len(np.atleast_1d(sample["x"][..., 0, 0])) for sample in enough) == 18
+    assert len(enough.skipped) == 45
+    with pytest.raises(sg.ChainError, match="5 of 23 samples failed, more than the limit 0.21"):
+        list(stream.on_error("skip", limit=0.21))
+
+
+def test_a_number_is_that_of_an_epoch() -> None:
+    stream = vectors().key_transform("x", fragile).to_stream().on_error("skip", limit=5)
+    for _ in range(3):
+        assert len(list(stream)) == 18
 
 
 def test_raising_is_the_default_and_the_state_stays_before_the_failure() -> None:
@@ -352,3 +371,36 @@ def test_closing() -> None:
     stream.close()
     with stream:
         assert len(list(stream)) == 23
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epoch": -1}, {"epoch": True}, {"epoch": 1.5}, {"epoch": "x"}, {"position": -5}, {"position": 10**9},
+        {"cursor": "abc"}, {"cursor": [10**12, 10**9]}, {"cursor": {}}, {"cursor": None}, {"seed": 7}, {"more": 1},
+        {"digest": "0"}, {"cursor": {1, 2}},
+    ],
+)  # fmt: skip
+def test_a_state_that_was_changed_is_refused(change: dict[str, object]) -> None:
+    stream = sg.buffer_from_vector([{"x": n} for n in range(9)]).shuffle(0).batch(2).to_stream()
+    next(iter(stream))
+    state = json.loads(json.dumps(stream.state_dict()))
+    with pytest.raises(sg.ChainError, match="not what state_dict|not a state"):
+        stream.load_state_dict({**state, **change})
+    stream.load_state_dict(state)
+    assert len(list(stream)) == 4
+
+
+def test_files_are_looked_at_when_the_stream_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made.land(tmp_path, 3, (40, 40))
+    looked = []
+    monkeypatch.setattr("streamgeo.state._size", lambda path: looked.append(path) or 1)
+    chain = sg.files(str(tmp_path / "*.tif"), key="image").key_transform("image", sg.open())
+    stream = chain.to_stream()
+    iterator = iter(stream)
+    assert len(looked) == 3
+    next(iterator)
+    stream.state_dict()
+    assert len(looked) == 3
+    next(iter(chain))  # gives no state
+    assert len(looked) == 3

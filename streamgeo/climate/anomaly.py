@@ -59,7 +59,8 @@ def anomaly(climatology: ArrayLike | str, std: ArrayLike | bool | None = None, b
         if spread is not None:
             _grouped(spread, "std", by)
     bound: dict[str, Any] = {"climatology": normal, "std": spread, "by": by}
-    return Step(partial(_depart, **bound), partial(_return, **bound), reach=POINT)
+    units = None if spread is None else "1"
+    return Step(partial(_depart, **bound), partial(_return, **bound), reach=POINT, units=units)
 
 
 def read_saved(path: str, what: str) -> dict[str, Any]:

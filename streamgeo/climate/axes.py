@@ -58,14 +58,34 @@ def decoded(coord: Coord) -> NDArray[Any]:
     """The values of a time coordinate as cftime datetimes."""
     import cftime
 
-    calendar = str(coord.attrs.get("calendar", "standard")).lower()
+    calendar = calendar_of(coord)
     try:
         dates = cftime.num2date(coord.values, _units(coord), calendar, only_use_cftime_datetimes=True)
     except (ValueError, OverflowError) as error:
         raise GridError(
             f"climate.times: {coord.name!r} in {_units(coord)!r} (calendar {calendar}) cannot be decoded ({error})"
         ) from None
-    return np.ma.getdata(np.ma.asarray(dates, object))
+    dates = np.ma.asarray(dates, object)
+    if np.ma.is_masked(dates):
+        missing = np.flatnonzero(np.ma.getmaskarray(dates))
+        raise GridError(
+            f"climate.times: {missing.size} of {dates.size} times of {coord.name!r} are missing (the first is number "
+            f"{missing[0]}); leave them out with sg.crop(...)"
+        )
+    return np.ma.getdata(dates)
+
+
+def calendar_of(coord: Coord) -> str:
+    """The calendar of a time coordinate, in small letters; ``standard`` where it says none."""
+    return str(coord.attrs.get("calendar", "standard")).lower()
+
+
+def days_in_years(coord: Coord) -> str:
+    """What calendars have in common whose days of the year have the same numbers."""
+    calendar = calendar_of(coord)
+    alike = {"noleap": "365_day", "all_leap": "366_day"}
+    leap = ("standard", "gregorian", "proleptic_gregorian", "julian", "tai")
+    return "leap years" if calendar in leap else alike.get(calendar, calendar)
 
 
 def _units(coord: Coord) -> str:
@@ -120,7 +140,10 @@ def places_along(grid: Grid | None, dim: str | None, size: int) -> Floats:
 
 @dataclass(frozen=True)
 class Sphere:
-    """Latitudes and longitudes in degrees, vectors or planes, with the dims that they lie on."""
+    """Latitudes and longitudes in degrees, vectors or planes, with the dims that they lie on.
+
+    A vector of longitudes runs on where the file's begins anew: 350, 355, 0, 5 is 350, 355, 360, 365 here.
+    """
 
     lat: Floats
     lon: Floats
@@ -149,8 +172,12 @@ def sphere(grid: Grid, what: str) -> Sphere:
             return Sphere(world["y"], across["x"], (ydim,), (xdim,), "x")
     lat, lon = (_coord(grid, test) for test in (is_latitude, is_longitude))
     if lat is None or lon is None:
-        raise GridError(f"{what}: {grid} has no latitude and longitude")
-    return Sphere(lat.values, lon.values, lat.dims, lon.dims, lon.name)
+        raise GridError(
+            f"{what}: {grid} has no latitude and longitude; it takes coordinates in degrees, or a CRS in degrees with "
+            "an affine that is not rotated"
+        )
+    east = lon.values if lon.values.ndim > 1 else np.unwrap(lon.values, period=360)
+    return Sphere(lat.values, east, lat.dims, lon.dims, lon.name)
 
 
 def _coord(grid: Grid, test: Any) -> Coord | None:

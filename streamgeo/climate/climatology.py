@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.climate.anomaly import anomaly, read_saved
-from streamgeo.climate.axes import GROUPS, By, groups_of, time_coord, time_dim_of
+from streamgeo.climate.axes import GROUPS, By, days_in_years, groups_of, time_coord, time_dim_of
 from streamgeo.errors import StepError
 from streamgeo.step import Step
 from streamgeo.window import Window
@@ -76,10 +76,12 @@ def fit_climatology(chain: Any, key: str = "image", by: By | None = "month") -> 
         chain: a Buffer whose ``key`` was opened from files (before ``patch``), or a list of scenes. It should
             not cut the files, since :func:`anomaly` takes the part under a window from the grid of the file.
         key: the key.
-        by: ``"month"``, ``"dayofyear"`` (of the file's own calendar, 1 to 366), or None for one group.
+        by: ``"month"``, ``"dayofyear"`` (of the file's own calendar, 1 to 366), or None for one group. As in
+            xarray, days are counted from 1 January: in a leap year day 60 is 29 February and 1 March day 61, and
+            only leap years have day 366. Give files of the same calendar to what is fitted.
 
     Raises:
-        StepError: when there are no scenes, or they differ in shape.
+        StepError: when there are no scenes, or they differ in shape, or by day of year in calendar.
         GridError: with ``by``, for a scene without a time coordinate.
 
     >>> import tempfile
@@ -93,6 +95,7 @@ def fit_climatology(chain: Any, key: str = "image", by: By | None = "month") -> 
     if by is not None and by not in GROUPS:
         raise StepError(f"climate.fit_climatology: by={by!r} must be one of {sorted(GROUPS)}, or None")
     fit: _Fit | None = None
+    years: str | None = None
     for scene in _scenes(chain, key):
         dim = _time_of(scene, by)
         dims = tuple(name for name in scene.dims if name != dim)
@@ -104,6 +107,13 @@ def fit_climatology(chain: Any, key: str = "image", by: By | None = "month") -> 
                 f"climate.fit_climatology: {scene.name} has {dict(zip(dims, shape))}, and {fit.name} "
                 f"{dict(zip(fit.dims, fit.shape))}; bring them to one grid first"
             )
+        if by == "dayofyear" and (coord := time_coord(scene.grid)) is not None:
+            years = years or days_in_years(coord)
+            if days_in_years(coord) != years:
+                raise StepError(
+                    f"climate.fit_climatology: {scene.name} counts days in a calendar of {days_in_years(coord)}, and "
+                    f'{fit.name} in one of {years}; fit each on its own, or by="month"'
+                )
         groups = np.zeros(scene.shape[scene.dims.index(dim)] if dim else (), np.int64)
         fit.add_scene(scene, dim, groups_of(scene.grid, by) if by is not None else groups)
     if fit is None:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.climate.axes import goes_round, places_along, sphere, time_dim, whole_along
-from streamgeo.climate.extras import scipy_part
 from streamgeo.errors import GridError, StepError
 from streamgeo.grid import Grid
+from streamgeo.optional import optional
 from streamgeo.pointwise import Array, as_floats, settle
 from streamgeo.step import POINT, SCENE, Step, register
 from streamgeo.steps.gaps import refined
@@ -112,9 +112,13 @@ def _fill_plane(plane: Array, gaps: Bools, method: str, limit: float, round_: bo
     return np.where(distance <= limit, near, plane)
 
 
+def _scipy(part: str) -> Any:
+    return optional(f"scipy.{part}", "xarray", "climate.fill_gaps")
+
+
 def _nearest(gaps: Bools, round_: bool) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
     """Distance of each pixel to the nearest that is there, and that one's row and column."""
-    transform = scipy_part("ndimage", "climate.fill_gaps").distance_transform_edt
+    transform = _scipy("ndimage").distance_transform_edt
     nx = gaps.shape[1]
     half = nx // 2 if round_ else 0
     wide = np.pad(gaps, ((0, 0), (half, half)), mode="wrap") if half else gaps
@@ -155,7 +159,7 @@ def _halved(x: Array, axis: int) -> Array:
 
 def _laplace(plane: Array, gaps: Bools, start: Array, round_: bool) -> Array:
     """Each pixel of a gap the mean of its neighbours (of three or two at the edges of the array)."""
-    sparse, linalg = (scipy_part(name, "climate.fill_gaps") for name in ("sparse", "sparse.linalg"))
+    sparse, linalg = (_scipy(name) for name in ("sparse", "sparse.linalg"))
     number = np.full(gaps.shape, -1)
     number[gaps] = np.arange(int(gaps.sum()))
     rows: list[Any] = []

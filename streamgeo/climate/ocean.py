@@ -20,6 +20,7 @@ from streamgeo.window import Window
 Floats = NDArray[np.float64]
 RADIUS = 6371000.0  # of the sphere, m
 OMEGA = 7.2921e-5  # rotation of the Earth, rad/s
+_POLE = 90 - 1e-6  # degrees; nearer to the pole than that is the pole, rounded
 
 
 @register("climate.geostrophic")
@@ -31,13 +32,14 @@ def geostrophic(equator: float = 5.0, gravity: float = 9.81) -> Step:
     go round the globe are taken to do so).
 
     Args:
-        equator: within so many degrees of latitude of it ``f`` is too small, and the velocity is NaN.
+        equator: within so many degrees of latitude of it ``f`` is too small, and the velocity is NaN; 0 leaves out
+            the equator itself, where it is 0.
         gravity: in m/s2.
 
     Sea level in m gives m/s. NaN, and NaN on either side in latitude or longitude, gives NaN. Floats keep their
-    dtype, integers become float32; derivatives are taken in float64. The grid must have latitude and longitude
-    vectors. There is no inverse, since the mean of the sea level is lost. Source: Gill 1982, Atmosphere-Ocean
-    Dynamics, section 7.6.
+    dtype, integers become float32; derivatives are taken in float64. At a pole, where no direction is east, the
+    velocity is NaN. The grid must have latitude and longitude vectors. There is no inverse, since the mean of the
+    sea level is lost. Source: Gill 1982, Atmosphere-Ocean Dynamics, section 7.6.
 
     Raises:
         StepError: for an equator that is not from 0 to 90, gravity not above 0, fewer than two pixels in
@@ -60,6 +62,7 @@ def geostrophic(equator: float = 5.0, gravity: float = 9.81) -> Step:
         reach=POINT,
         grid=moves,
         lossy="the mean of the sea level, and its equator",
+        units="m s-1",
     )
 
 
@@ -75,11 +78,12 @@ def _of(x: Array, window: Window, whole: Grid, equator: float, gravity: float) -
     where, ydim, xdim = _vectors(whole)
     yaxis, xaxis = whole.dims.index(ydim), whole.dims.index(xdim)
     lats = where.lat[window[ydim]]
-    north, east = (np.radians(v) * RADIUS for v in (lats, np.unwrap(where.lon, period=360)[window[xdim]]))
+    north, east = (np.radians(v) * RADIUS for v in (lats, where.lon[window[xdim]]))
     round_ = east.size == where.lon.size and goes_round(where.lon)
     level, lat = work.astype(np.float64), np.radians(_shaped(lats, yaxis, work.ndim))
     turn = 2 * OMEGA * np.sin(lat)
-    turn = np.where(np.abs(np.degrees(lat)) < equator, np.nan, turn)
+    away = np.abs(_shaped(lats, yaxis, work.ndim))
+    turn = np.where((away < equator) | (turn == 0) | (away > _POLE), np.nan, turn)
     with np.errstate(divide="ignore", invalid="ignore"):
         u = -gravity / turn * _slope(level, north, yaxis, False)
         v = gravity / turn * _slope(level, east, xaxis, round_) / np.cos(lat)
@@ -92,6 +96,8 @@ def _vectors(grid: Grid) -> tuple[Sphere, str, str]:
     where = sphere(grid, "climate.geostrophic")
     if not where.vectors:
         raise GridError("climate.geostrophic: latitude and longitude must be vectors; regrid(...) it first")
+    if min(where.lat.size, where.lon.size) < 2:
+        raise StepError("climate.geostrophic: latitude and longitude need two pixels or more")
     return where, where.lat_dims[0], where.lon_dims[0]
 
 
@@ -102,8 +108,6 @@ def _shaped(values: Floats, axis: int, ndim: int) -> Floats:
 def _slope(level: Floats, place: Floats, axis: int, round_: bool) -> Floats:
     """Central differences along an axis, one-sided at the ends of what is there."""
     size = place.size
-    if size < 2:
-        raise StepError("climate.geostrophic: latitude and longitude need two pixels or more")
     numbers = np.arange(size)
     if round_:
         before, after = (numbers - 1) % size, (numbers + 1) % size

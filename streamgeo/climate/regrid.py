@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamgeo.climate.axes import Sphere, goes_round, sphere
+from streamgeo.climate.weights import Weights, closest, edges, linear, overlaps
 from streamgeo.errors import GridError, StepError
 from streamgeo.grid import Axis, Grid
 from streamgeo.locate import Coord, CoordLocator, Locator
@@ -18,6 +19,7 @@ from streamgeo.window import Window
 
 Method = Literal["bilinear", "nearest", "conservative"]
 Floats = NDArray[np.float64]
+Pair = tuple[Weights, Weights]
 
 
 class Target(NamedTuple):
@@ -98,84 +100,30 @@ def _vector(name: str, values: ArrayLike) -> tuple[float, ...]:
 # -- weights --------------------------------------------------------------------------------------------
 
 
-def _linear(old: Floats, new: Floats, period: float | None) -> Floats:
-    """Weights of interpolation between centres; none outside of them."""
-    weights = np.zeros((new.size, old.size))
-    order = np.argsort(old)
-    places, number = old[order], order
-    if period is not None:
-        new = places[0] + np.mod(new - places[0], period)
-        places, number = np.append(places, places[0] + period), np.append(number, number[0])
-    at = np.clip(np.searchsorted(places, new, side="right") - 1, 0, places.size - 2)
-    share = (new - places[at]) / (places[at + 1] - places[at])
-    share[np.abs(share) < 1e-12], share[np.abs(share - 1) < 1e-12] = 0.0, 1.0
-    inside = (share >= 0) & (share <= 1)
-    rows = np.flatnonzero(inside)
-    np.add.at(weights, (rows, number[at[inside]]), 1 - share[inside])
-    np.add.at(weights, (rows, number[at[inside] + 1]), share[inside])
-    return weights
-
-
-def edges(centres: Floats) -> Floats:
-    """Edges of cells half way between centres, the outer ones as far out as in."""
-    middle = (centres[1:] + centres[:-1]) / 2
-    return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
-
-
-def _closest(old: Floats, new: Floats, period: float | None) -> Floats:
-    """One for the nearest centre, of those whose cell it is in."""
-    apart = new[:, None] - old[None, :]
-    if period is not None:
-        apart = (apart + period / 2) % period - period / 2
-    nearest = np.abs(apart).argmin(1)
-    bounds = edges(old)
-    reach = np.abs(np.diff(bounds))[nearest] / 2 + 1e-9
-    weights = np.zeros((new.size, old.size))
-    inside = np.abs(apart[np.arange(new.size), nearest]) <= np.maximum(reach, 0)
-    inside |= (new > bounds.min()) & (new < bounds.max())
-    weights[np.flatnonzero(inside), nearest[inside]] = 1
-    return weights
-
-
-def _overlaps(old: Floats, new: Floats, period: float | None) -> Floats:
-    """The share of each new cell that lies in each old one; ``old`` and ``new`` are edges."""
-    low, high = np.minimum(new[1:], new[:-1]), np.maximum(new[1:], new[:-1])
-    weights = np.zeros((low.size, old.size - 1))
-    turns = (0.0,) if period is None else tuple(period * np.arange(-2, 3))
-    for turn in turns:
-        left, right = np.minimum(old[1:], old[:-1]) + turn, np.maximum(old[1:], old[:-1]) + turn
-        common = np.minimum(high[:, None], right[None]) - np.maximum(low[:, None], left[None])
-        weights += np.clip(common, 0, None)
-    return np.asarray(weights / (high - low)[:, None])
-
-
-def _matrices(old: tuple[Floats, Floats], new: tuple[Floats, Floats], method: str) -> tuple[Floats, Floats]:
-    """Weights (new, old) of the latitudes and of the longitudes; those of a pixel are their products."""
+def _weights(old: tuple[Floats, Floats], new: tuple[Floats, Floats], method: str) -> Pair:
+    """Weights of the latitudes and of the longitudes; those of a pixel are their products."""
     (lat, lon), (lats, lons) = old, new
+    if method == "conservative":
+        sines = [np.sin(np.radians(np.clip(edges(v), -90, 90))) for v in (lat, lats)]
+        return overlaps(sines[0], sines[1], None), overlaps(edges(lon), edges(lons), 360.0)
     period = 360.0 if goes_round(lon) else None
     if period is None:  # the convention of the file
         middle = (lon.max() + lon.min()) / 2
         lons = lons - 360 * np.round((lons - middle) / 360)
-    if method == "bilinear":
-        return _linear(lat, lats, None), _linear(lon, lons, period)
-    if method == "nearest":
-        return _closest(lat, lats, None), _closest(lon, lons, period)
-    sines = [np.sin(np.radians(np.clip(edges(v), -90, 90))) for v in (lat, lats)]
-    if period is None and np.any(np.abs(np.diff(lons)) > 180):
-        raise StepError("climate.regrid: lon goes across the end of the file; take the part inside of it")
-    return _overlaps(sines[0], sines[1], None), _overlaps(edges(lon), edges(lons), 360.0)
+    kind = linear if method == "bilinear" else closest
+    return kind(lat, lats, None), kind(lon, lons, period)
 
 
 @lru_cache(maxsize=32)
-def _there_weights(locator: Locator | None, axes: tuple[Axis, ...], target: Target) -> tuple[Floats, Floats]:
+def _there_weights(locator: Locator | None, axes: tuple[Axis, ...], target: Target) -> Pair:
     where = _vectors(Grid(axes, locator))
-    return _matrices((where.lat, where.lon), (np.array(target.lat), np.array(target.lon)), target.method)
+    return _weights((where.lat, where.lon), (np.array(target.lat), np.array(target.lon)), target.method)
 
 
 @lru_cache(maxsize=32)
-def _back_weights(locator: Locator | None, axes: tuple[Axis, ...], target: Target) -> tuple[Floats, Floats]:
+def _back_weights(locator: Locator | None, axes: tuple[Axis, ...], target: Target) -> Pair:
     where = _vectors(Grid(axes, locator))
-    return _matrices((np.array(target.lat), np.array(target.lon)), (where.lat, where.lon), target.method)
+    return _weights((np.array(target.lat), np.array(target.lon)), (where.lat, where.lon), target.method)
 
 
 def _vectors(grid: Grid) -> Sphere:
@@ -184,44 +132,30 @@ def _vectors(grid: Grid) -> Sphere:
         raise GridError(
             f"climate.regrid: latitude and longitude lie on {where.lat_dims}; they must be vectors"
         )
+    if min(where.lat.size, where.lon.size) < 2:
+        raise GridError(
+            f"climate.regrid: {where.lat.size} latitudes and {where.lon.size} longitudes; it takes two or more of each"
+        )
     return where
 
 
-def _weighted(x: Array, grid: Grid, rows: Floats, columns: Floats, valid: float) -> Array:
+def _weighted(x: Array, grid: Grid, rows: Weights, columns: Weights, valid: float) -> Array:
     """The products of weights and values over the two horizontal dims."""
     work, dtype = as_floats(x)
     where = _vectors(grid)
     axes = grid.dims.index(where.lat_dims[0]), grid.dims.index(where.lon_dims[0])
     values = np.moveaxis(work, axes, (-2, -1)).astype(np.float64)
-    if values.shape[-2:] != (rows.shape[1], columns.shape[1]):
+    if values.shape[-2:] != (rows.size, columns.size):
         raise StepError(
             f"climate.regrid: {values.shape[-2:]} pixels in latitude and longitude, where the grid has "
-            f"{(rows.shape[1], columns.shape[1])}"
+            f"{(rows.size, columns.size)}"
         )
     there = ~np.isnan(values)
-    total = _summed(_summed(np.where(there, values, 0), rows, -2), columns, -1)
-    share = _summed(_summed(there.astype(np.float64), rows, -2), columns, -1)
+    total = columns.summed(rows.summed(np.where(there, values, 0), -2), -1)
+    share = columns.summed(rows.summed(there.astype(np.float64), -2), -1)
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = np.where((share >= valid - 1e-9) & (share > 1e-12), total / share, np.nan)
     return settle(np.ascontiguousarray(np.moveaxis(mean, (-2, -1), axes)), dtype)
-
-
-def _summed(x: Floats, weights: Floats, axis: int) -> Floats:
-    """The sums of weights and values along an axis, of the few weights of each new pixel that are not 0.
-
-    Always added in the order of the pixels, so that a window gives the same digits as the whole.
-    """
-    new, old = np.nonzero(weights)
-    count = np.bincount(new, minlength=len(weights))
-    place = np.arange(new.size) - np.repeat(np.cumsum(count) - count, count)
-    index = np.zeros((int(count.max(initial=0)), len(weights)), np.int64)
-    share = np.zeros(index.shape)
-    index[place, new], share[place, new] = old, weights[new, old]
-    shape = [-1 if i == x.ndim + axis else 1 for i in range(x.ndim)]
-    out = np.zeros([len(weights) if i == x.ndim + axis else size for i, size in enumerate(x.shape)])
-    for pixels, part in zip(index, share):
-        out += np.take(x, pixels, axis) * part.reshape(shape)
-    return out
 
 
 # -- forward, window, inverse ---------------------------------------------------------------------------
@@ -235,17 +169,11 @@ def _back(y: Array, *, target: Target, valid: float, grid: Grid) -> Array:
     return _weighted(y, grid, *_back_weights(grid.locator, grid.axes, target), valid)
 
 
-def _used(weights: Floats, part: slice) -> tuple[int, int]:
-    """The first and last pixel that a part of the new ones needs; the first pixel where it needs none."""
-    found = np.flatnonzero(weights[part].any(axis=0))
-    return (int(found[0]), int(found[-1]) + 1) if found.size else (0, 1)
-
-
 def _there_source(out: Window, grid: Grid, *, target: Target) -> Window:
     where = _vectors(grid)
     rows, columns = _there_weights(grid.locator, grid.axes, target)
     ydim, xdim = where.lat_dims[0], where.lon_dims[0]
-    box = {ydim: slice(*_used(rows, out[ydim])), xdim: slice(*_used(columns, out[xdim]))}
+    box = {ydim: slice(*rows.used(out[ydim])), xdim: slice(*columns.used(out[xdim]))}
     return Window({dim: box.get(dim, out[dim]) for dim in grid.dims})
 
 
@@ -253,9 +181,7 @@ def _there_window(x: Array, *, window: Window, whole: Grid, target: Target, vali
     where = _vectors(whole)
     rows, columns = _there_weights(whole.locator, whole.axes, target)
     y, x_ = window[where.lat_dims[0]], window[where.lon_dims[0]]
-    near = _there_source(window, whole, target=target)
-    rows = rows[y, near[where.lat_dims[0]]]
-    return _weighted(x, whole, rows, columns[x_, near[where.lon_dims[0]]], valid)
+    return _weighted(x, whole, rows.cut(y), columns.cut(x_), valid)
 
 
 def _there_grid(grid: Grid, *, target: Target) -> Grid:

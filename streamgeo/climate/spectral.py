@@ -30,12 +30,13 @@ def fft(dims: str | int | Sequence[str | int] | None = None, shift: bool = False
 
     Normalised to keep the sum of squares (``norm="ortho"``), full length, in the order of ``numpy.fft.fftfreq``;
     the dims become frequencies, and their coordinates do not follow. The inverse is the inverse transform, its
-    real part. Floats keep their dtype, integers become float32; it is computed in float64. A patch reads these
+    real part. A pixel that is NaN at all times (land), or a slice that is NaN throughout, is NaN in all
+    frequencies. Floats keep their dtype, integers become float32; it is computed in float64. A patch reads these
     dims whole.
 
     Raises:
-        StepError: when it runs, for values with NaN (of which no frequency is known), for complex values, and
-            without such dims.
+        StepError: when it runs, for NaN beside values along these dims (of which no frequency is known), for
+            complex values, and without such dims.
 
     >>> y = fft(dims=0)(np.array([1.0, 1.0, 1.0, 1.0]))
     >>> y.tolist(), fft(dims=0).undo(y).tolist()
@@ -88,17 +89,19 @@ def _spectrum(x: Array, *, dims: Dims, shift: bool, grid: Grid | None = None) ->
         raise StepError(
             "climate.fft: values are complex; give their real and imaginary parts as dims of floats"
         )
-    missing = int(np.count_nonzero(np.isnan(work)))
-    if missing:
-        raise StepError(
-            f"climate.fft: {missing} of {work.size} values are NaN, so no frequency is known; use "
-            "climate.fill_time(...) or climate.fill_gaps(...) before it"
-        )
     axes = _axes(work.ndim, grid, dims)
+    gaps = np.isnan(work)
+    without = gaps.all(axes, keepdims=True)
+    partly = gaps & ~without
+    if partly.any():
+        raise StepError(
+            f"climate.fft: {int(np.count_nonzero(partly))} of {work.size} values are NaN beside others that are not, "
+            "so no frequency is known; use climate.fill_time(...), climate.fill_gaps(...) or sg.fill_nan(...) before it"
+        )
     spectrum = np.fft.fftn(work.astype(np.float64), axes=axes, norm="ortho")
     if shift:
         spectrum = np.fft.fftshift(spectrum, axes)
-    return settle(np.stack([spectrum.real, spectrum.imag]), dtype)
+    return settle(np.where(without, np.nan, np.stack([spectrum.real, spectrum.imag])), dtype)
 
 
 def _signal(y: Array, *, dims: Dims, shift: bool, grid: Grid | None = None) -> Array:

@@ -46,14 +46,15 @@ def _detrend(x: Array, *, dim: str | None, grid: Grid | None = None) -> tuple[Ar
     work, dtype = as_floats(x)
     axis = axis_of(work, dim, grid, "climate.detrend")
     places = _centred(grid, axis, work.shape[axis])
-    values = np.moveaxis(work, axis, 0).astype(np.float64)
+    # summed along the innermost axis of a copy, so that the digits do not depend on the pixels around
+    values = np.ascontiguousarray(np.moveaxis(work, axis, -1), np.float64)
     there = ~np.isnan(values)
-    known = np.where(there, values, 0)
-    when = np.where(there, places.reshape(-1, *[1] * (values.ndim - 1)), 0)
-    count = np.maximum(there.sum(0), 1)
-    middle, mean = when.sum(0) / count, known.sum(0) / count
-    spread = np.where(there, (when - middle) ** 2, 0).sum(0)
-    slope = (np.where(there, (when - middle) * (known - mean), 0)).sum(0) / np.where(spread == 0, 1, spread)
+    known, when = np.where(there, values, 0), np.where(there, places, 0)
+    count = np.maximum(there.sum(-1), 1)
+    middle, mean = when.sum(-1) / count, known.sum(-1) / count
+    apart = np.where(there, when - middle[..., None], 0)
+    spread = (apart**2).sum(-1)
+    slope = (apart * (known - mean[..., None])).sum(-1) / np.where(spread == 0, 1, spread)
     line = np.stack([slope, mean - slope * middle])
     return _added(work, line, axis, places, dtype, -1), line
 

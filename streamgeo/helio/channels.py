@@ -164,7 +164,9 @@ def _grouped(
     for number, path in enumerate(first.paths):
         missing = [name for name, found in partners.items() if found[number] < 0]
         if missing:
-            left_out[path] = f"no {' and no '.join(missing)} within {tolerance:g} s"
+            left_out[path] = " and ".join(
+                _alone(name, first.times[number], channels[name].times, tolerance) for name in missing
+            )
         else:
             groups.append((path, *(channels[name].paths[found[number]] for name, found in partners.items())))
     used = {path for group in groups for path in group}
@@ -174,11 +176,21 @@ def _grouped(
             if path not in used:
                 taker = takers.get(number)
                 left_out[path] = (
-                    f"no {lead} within {tolerance:g} s that has not a nearer one"
+                    _alone(lead, other.times[number], first.times, tolerance)
                     if taker is None
                     else f"it belongs to {Path(taker).name}, which has {left_out[taker]}"
                 )
     return tuple(groups)
+
+
+def _alone(other: str, time: float, times: Floats, tolerance: float) -> str:
+    """Why a file of one channel has no partner in another."""
+    if not times.size:
+        return f"no {other} that can be used"
+    apart = float(np.abs(times - time).min())
+    if apart <= tolerance:
+        return f"no {other} within {tolerance:g} s that has not a nearer one"
+    return f"no {other} within {tolerance:g} s; the nearest is {apart:.6g} s away"
 
 
 def nearest_pairs(a: Floats, b: Floats, tolerance: float) -> NDArray[np.int64]:

@@ -50,4 +50,6 @@ def parsed(text: str, card: str, what: str, scale: str = "") -> Any:
     try:
         return parse_time(_OLD.sub(r"19\3-\2-\1", plain), **options)
     except Exception as error:
-        raise StepError(f"{what}: {card}={text!r} is not a date ({error})") from error
+        raise StepError(
+            f"{what}: {card}={text!r} is not a date; give one such as 2011-02-15T00:00:00"
+        ) from error

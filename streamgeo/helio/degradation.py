@@ -13,7 +13,7 @@ from typing import Any
 from streamgeo.errors import StepError
 from streamgeo.helio.dates import observed
 from streamgeo.helio.disc import card_number
-from streamgeo.helio.extras import extra
+from streamgeo.optional import optional
 from streamgeo.parameters import in_unit
 from streamgeo.pointwise import Array, pointwise
 from streamgeo.step import POINT, Step, register
@@ -127,7 +127,9 @@ def _days(table: Table) -> tuple[tuple[float, float], ...]:
 
 @lru_cache(maxsize=4096)
 def _by_aiapy(source: str, channel: float, version: int | None, date: str) -> float:
-    units, calibrate = extra("astropy.units", _WHAT), extra("aiapy.calibrate", _WHAT)
+    from astropy.units import Angstrom
+
+    calibrate = optional("aiapy.calibrate", "sun", _WHAT)
     table = _response_table(source)
     try:
         chosen = max(int(v) for v in table["VER_NUM"]) if version is None else version
@@ -137,7 +139,7 @@ def _by_aiapy(source: str, channel: float, version: int | None, date: str) -> fl
             # aiapy for Python 3.11 takes all that the table has; of 4500 Angstrom there is nothing after version 3
             own = min(chosen, 3) if round(channel) == 4500 else chosen
             options = {"correction_table": table[table["VER_NUM"] == own]}
-        found = calibrate.degradation(round(channel, 6) * units.Angstrom, time, **options)
+        found = calibrate.degradation(round(channel, 6) * Angstrom, time, **options)
         value = float(found.to_value("").ravel()[0])
     except Exception as error:
         raise StepError(
@@ -153,7 +155,7 @@ def _by_aiapy(source: str, channel: float, version: int | None, date: str) -> fl
 @lru_cache(maxsize=8)
 def _response_table(source: str) -> Any:
     name = "utils" if find_spec("aiapy.calibrate.utils") else "util"  # as it is called for Python 3.11
-    utils = extra(f"aiapy.calibrate.{name}", _WHAT)
+    utils = optional(f"aiapy.calibrate.{name}", "sun", _WHAT)
     try:
         return utils.get_correction_table(source)
     except Exception as error:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from streamgeo.errors import StepError
 from streamgeo.grid import Grid, indices
+from streamgeo.helio.dates import CARDS, observed
 from streamgeo.locate import WcsLocator
 from streamgeo.parameters import in_unit
 
@@ -65,11 +66,11 @@ def angular_radius(attrs: Mapping[str, Any], what: str) -> float:
     """Angular radius of the Sun in radians, as seen by the observer.
 
     From the header, the first that is there: RSUN_OBS, RSUN_ARC, RSUN, RADIUS (arcsec); SOLAR_R (arcsec, in
-    pixels of CDELT1 for EIT); DSUN_OBS with RSUN_REF (m). Failing that, as seen from Earth on DATE-OBS, with
-    a warning.
+    pixels of CDELT1 for EIT); DSUN_OBS with RSUN_REF (m). Failing that, as seen from Earth on the date in the
+    header (any that :func:`streamgeo.helio.dates.observed` knows), with a warning.
 
     Raises:
-        StepError: when the header has none of these.
+        StepError: when the header has none of these, or a date that is none.
     """
     for card in _IN_ARCSEC:
         value = card_number(attrs, card)
@@ -95,14 +96,15 @@ def card_number(attrs: Mapping[str, Any], card: str) -> float | None:
 
 
 def _from_earth(attrs: Mapping[str, Any], what: str) -> float:
-    date = next((str(attrs[card]) for card in ("DATE-OBS", "DATE_OBS", "DATE-AVG") if attrs.get(card)), None)
     longitude = card_number(attrs, "HGLN_OBS")
-    if date is None or (longitude is not None and abs(longitude) > 1):
+    dated = any(str(attrs.get(card) or "").strip() for card in CARDS)
+    if not dated or (longitude is not None and abs(longitude) > 1):
         raise StepError(
             f"{what}: the header has no solar radius ({', '.join(_IN_ARCSEC)}, SOLAR_R) and no DSUN_OBS; "
             "give rsun="
         )
-    arcsec = _earth_radius(date, what)
+    date = observed(attrs, what).utc.isot
+    arcsec = _earth_radius(date)
     warnings.warn(
         f"{what}: the header has no solar radius and no DSUN_OBS; taken as seen from Earth on {date}: "
         f"{arcsec:.2f} arcsec (give rsun= to set it)",
@@ -112,13 +114,10 @@ def _from_earth(attrs: Mapping[str, Any], what: str) -> float:
 
 
 @lru_cache(maxsize=1024)
-def _earth_radius(date: str, what: str) -> float:
+def _earth_radius(date: str) -> float:
     from sunpy.coordinates import sun
 
-    try:
-        return float(sun.angular_radius(date.strip().removesuffix("Z")).to_value("arcsec"))
-    except Exception as error:
-        raise StepError(f"{what}: {date!r} is not a date ({error}); give rsun=") from error
+    return float(sun.angular_radius(date).to_value("arcsec"))
 
 
 @dataclass(frozen=True)

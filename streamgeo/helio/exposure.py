@@ -24,7 +24,8 @@ _PER_SECOND = re.compile(
 def exposure(card: str | None = None) -> Step:
     """Divide by the exposure time in seconds, from the header; the inverse multiplies by it.
 
-    NaN stays NaN. Floats keep their dtype, integers become float32.
+    The units become those per second, in what is saved and for the steps behind it: so it refuses to divide a
+    second time. NaN stays NaN. Floats keep their dtype, integers become float32.
 
     Args:
         card: the header card that holds the exposure time in seconds; by default EXPTIME, else XPOSURE.
@@ -38,10 +39,19 @@ def exposure(card: str | None = None) -> Step:
     """
     if card is not None and (not isinstance(card, str) or not card.strip()):
         raise StepError(f"helio.exposure: card={card!r} must be the name of a header card")
-    return Step(partial(_per_second, card=card), partial(_total, card=card), reach=POINT)
+    return Step(partial(_per_second, card=card), partial(_total, card=card), reach=POINT, units=_rate)
+
+
+def _rate(units: str) -> str:
+    return f"{units}/s" if units else "s-1"
 
 
 def _per_second(x: Array, *, attrs: Mapping[str, Any], card: str | None) -> Array:
+    unit = str(attrs.get("BUNIT", ""))
+    if _PER_SECOND.search(unit):
+        raise StepError(
+            f"helio.exposure: BUNIT={unit!r} says that the values are per second already; leave this step out"
+        )
     seconds = _seconds(attrs, card)
     return pointwise(lambda v: v / seconds, x)
 
@@ -52,11 +62,6 @@ def _total(y: Array, *, attrs: Mapping[str, Any], card: str | None) -> Array:
 
 
 def _seconds(attrs: Mapping[str, Any], card: str | None) -> float:
-    unit = str(attrs.get("BUNIT", ""))
-    if _PER_SECOND.search(unit):
-        raise StepError(
-            f"helio.exposure: BUNIT={unit!r} says that the values are per second already; leave this step out"
-        )
     cards = (card,) if card is not None else CARDS
     found = first_number(attrs, cards)
     if found is None:

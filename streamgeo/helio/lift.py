@@ -33,7 +33,7 @@ def on_map(
             as ``sg.helio.registration(...).grid_after``. By default it must leave them where they are.
 
     The step has no name in the registry, so it prints and pickles (where ``f`` does), but it does not save to
-    JSON. Needs sunpy's maps (``pip install 'sunpy[map]'``).
+    JSON. Needs sunpy's maps (``pip install 'streamgeo[sun]'``).
 
     Raises:
         StepError: when ``f`` is no function, or (when it runs) returns no map, or one of another size or place

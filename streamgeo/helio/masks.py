@@ -73,7 +73,9 @@ def mu_map(*, rsun: Any = None) -> Step:
     Raises:
         StepError: when it runs, for a grid that is not helioprojective or a header without radius.
     """
-    return Step(partial(_mu, rsun=checked_radius(rsun, "helio.mu_map")), reach=POINT, lossy="the values")
+    return Step(
+        partial(_mu, rsun=checked_radius(rsun, "helio.mu_map")), reach=POINT, lossy="the values", units="1"
+    )
 
 
 def _mu(x: Array, *, grid: Grid, attrs: Mapping[str, Any], rsun: float | None) -> Array:

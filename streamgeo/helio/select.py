@@ -138,10 +138,9 @@ def _missing(attrs: Attrs, *, most: float, card: str, absent: bool) -> Reason:
         total = card_number(attrs, "TOTVALS")
         if total is None or total <= 0:
             return "the header has no TOTVALS above 0, which the share is of"
-        return (
-            None if count <= most * total else f"{card}={count:g} of {total:g} is more than {100 * most:g} %"
-        )
-    return None if count <= most else f"{card}={count:g} is more than {most:g}"
+        told = f"{card}={count:.15g} of {total:.15g} is more than {100 * most:g} %"
+        return None if count <= most * total else told
+    return None if count <= most else f"{card}={count:.15g} is more than {most:.15g}"
 
 
 def valid(*needs: str) -> Check:

@@ -7,6 +7,8 @@ from streamgeo.links.cache import Cache, cached
 from streamgeo.links.choose import Choose
 from streamgeo.links.combine import Concatenate, Filter, Joined, Mix, Part, Zip, called, renumber, repr_of
 from streamgeo.links.order import (
+    MOST_AHEAD,
+    MOST_THREADS,
     AsStream,
     Every,
     Prefetch,
@@ -28,6 +30,8 @@ from streamgeo.links.steps import Edit, Map, rename, select_keys, transform_samp
 from streamgeo.links.unfold import Drop, Sift, Unfold, made_ahead, readable, rows, windows
 
 __all__ = [
+    "MOST_AHEAD",
+    "MOST_THREADS",
     "Apply",
     "AsStream",
     "Batch",
@@ -83,7 +87,6 @@ __all__ = [
     "rows",
     "same_size",
     "select_keys",
-    "shard_size",
     "shares_chunks",
     "shuffled",
     "strided",

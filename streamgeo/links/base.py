@@ -115,6 +115,11 @@ class Node:
         return self.parent is not None and self.parent.random
 
     @property
+    def endless(self) -> bool:
+        """Whether it is known that its samples never end."""
+        return self.parent is not None and self.parent.endless
+
+    @property
     def path(self) -> list[Node]:
         """All links, from the source to this one."""
         return [*(self.parent.path if self.parent is not None else []), self]
@@ -130,7 +135,7 @@ class Node:
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
-        for name in ("depth", "seed", "random", "_state", "_maps"):
+        for name in ("depth", "seed", "random", "_state", "_maps", "_bare"):
             state.pop(name, None)
         return state
 
@@ -199,6 +204,10 @@ def as_value(value: Any) -> Any:
 
     Text stays text (a path), bytes become int8 as in mlx-data, a masked array gets NaN where it is masked.
     """
+    if type(value) is np.ndarray and value.dtype.isnative:  # nearly always
+        view = value.view()
+        view.setflags(write=False)
+        return view
     if isinstance(value, (str, np.str_)):
         return np.str_(value)
     if isinstance(value, bytes):
@@ -212,10 +221,12 @@ def as_value(value: Any) -> Any:
     if hasattr(value, "to_value") and hasattr(value, "unit"):
         raise ChainError(f"a Quantity in {value.unit} would lose its unit in a sample; give .to_value(unit)")
     array = np.asarray(value)
+    if array.dtype.kind == "O" and not isinstance(value, np.ndarray):
+        raise ChainError(f"a value is a {type(value).__name__}; give an array, a number, text or bytes")
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     view = array.view()
-    view.flags.writeable = False
+    view.setflags(write=False)
     return view
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import pairwise
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.errors import BatchError, SampleError, StepError
+from streamgeo.links.bare import Bare, Parts, bare_of
 from streamgeo.links.base import Cursor, Link, Task, cause_of, numbered
 from streamgeo.meter import BATCH, span
 from streamgeo.parameters import literal
@@ -45,18 +45,29 @@ class Batch(Link):
             return len(self.size)
         return total // self.size if self.drop_last else -(-total // self.size)
 
+    @cached_property
+    def _bare(self) -> Bare | None:
+        return None if isinstance(self.size, tuple) else bare_of(self.before)
+
     def item(self, index: int, run: Run) -> Item:
         """One batch."""
         if isinstance(self.size, tuple):
             low, high = int(self._edges[index]), int(self._edges[index + 1])
         else:
             low, high = index * self.size, min((index + 1) * self.size, self.before.length(run))
+        if self._bare is not None:
+            return self._of_bare(self._bare, range(low, high), index, run)
         slots = replace(run, slots=True)
         return self._stack([partial(self.before.item, i, slots) for i in range(low, high)], index, run)
 
     def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
         """One function a batch; whichever thread calls it makes all its samples."""
         inner, number = cursor or (None, 0)
+        if self._bare is not None and isinstance(self.size, int):
+            end = self.before.length(run)
+            for at in range(number, self.length(run)):
+                yield Task(partial(self.item, at, run), [min((at + 1) * self.size, end), at + 1])
+            return
         group: list[Task] = []
         for task in self.before.tasks(replace(run, slots=True), inner):
             group.append(task)
@@ -78,41 +89,59 @@ class Batch(Link):
 
     def _stack(self, group: Sequence[Callable[[], Item]], number: int, run: Run) -> Item:
         first = number * self.size if isinstance(self.size, int) else int(self._edges[number])
-        slots = _Slots(len(group), self.dim)
-        failed: list[tuple[int, SampleError]] = []
+        slots, parts = _Slots(len(group), self.dim), dict[int, Item]()
+        failed: dict[int, SampleError] = {}
         with span(BATCH):
             for position, task in enumerate(group, first):
                 try:
-                    slots.take(task(), position)
+                    item = task()
+                    slots.take(outlined(item))
                 except Exception as error:
-                    failed.append((position, _failed(error, position, run)))
-            failed += [(position, _failed(error, position, run)) for position, error in slots.read()]
-            values = self._joined(slots)
-        parts = [Item(row.item.index, {}, row.item.places, row.item.residuals) for row in slots.rows]
-        failed.sort(key=itemgetter(0))
-        return Item(number, values, parts=parts, skipped=[error for _, error in failed])
+                    failed[position] = _failed(error, position, run)
+                else:
+                    parts[position] = Item(item.index, {}, item.places, item.residuals)
+            positions = list(parts)
+            for row, reason in slots.read():
+                failed[positions[row]] = _failed(reason, positions[row], run)
+            good = [part for position, part in parts.items() if position not in failed]
+            skipped = [failed[position] for position in sorted(failed)]
+            return Item(number, self._joined(slots, good), parts=good, skipped=skipped)
 
-    def _joined(self, slots: _Slots) -> dict[str, Array]:
+    def _of_bare(self, bare: Bare, positions: range, number: int, run: Run) -> Item:
+        """The same, of samples that are nothing but arrays."""
+        slots, good = _Slots(len(positions), self.dim), list[int]()
+        skipped: list[SampleError] = []
+        with span(BATCH):
+            for position, source, made in bare.made(positions, run):
+                if isinstance(made, Exception):
+                    skipped.append(_failed(made, position, run))
+                else:
+                    slots.take(made)
+                    good.append(source)
+            parts = Parts(good)
+            return Item(number, self._joined(slots, parts), parts=parts, skipped=skipped)
+
+    def _joined(self, slots: _Slots, parts: Sequence[Item]) -> dict[str, Array]:
         """An array for each key."""
-        rows = slots.rows
-        for row in rows:
-            if row.values.keys() != rows[0].values.keys():
-                raise BatchError(
-                    f"batch: {row.name} has the keys {sorted(row.values)}, {rows[0].name} has "
-                    f"{sorted(rows[0].values)}; samples of one batch need the same keys"
-                )
+        if slots.odd is not None:
+            at, keys = slots.odd
+            raise BatchError(
+                f"batch: {_name(parts[at])} has the keys {sorted(keys)}, {_name(parts[0])} has "
+                f"{sorted(slots.columns)}; samples of one batch need the same keys"
+            )
         return {
-            key: slots.whole(key) if key not in slots.ragged else self._join(key, rows)
-            for key in (rows[0].values if rows else ())
+            key: self._join(key, column.arrays(slots.count), parts)
+            if column.loose
+            else column.slots[: slots.count]
+            for key, column in slots.columns.items()
         }
 
-    def _join(self, key: str, rows: Sequence[_Row]) -> Array:
+    def _join(self, key: str, arrays: Sequence[Array], parts: Sequence[Item]) -> Array:
         """Arrays that do not all have one shape, or follow one another along one of their axes."""
-        arrays = [row.values[key] for row in rows]
-        axis = self._axis(key, rows)
-        for row, array in zip(rows, arrays):
+        axis = self._axis(key, arrays[0], parts[0])
+        for array, part in zip(arrays, parts):
             if array.shape != arrays[0].shape or array.dtype != arrays[0].dtype:
-                self._check(key, array, arrays[0], row, rows[0], axis)
+                self._check(key, array, arrays[0], part, parts[0], axis)
         shape = tuple(max(sizes) for sizes in zip(*(a.shape for a in arrays)))
         dtype = np.result_type(*{a.dtype for a in arrays})
         if axis is None:
@@ -128,25 +157,25 @@ class Batch(Link):
             slot[tuple(slice(0, n) for n in array.shape)] = array
         return out
 
-    def _axis(self, key: str, rows: Sequence[_Row]) -> int | None:
+    def _axis(self, key: str, array: Array, part: Item) -> int | None:
         """The axis to concatenate along; None for a new one."""
-        dim, rank = self.dim.get(key), len(rows[0].values[key].shape)
+        dim, rank = self.dim.get(key), len(array.shape)
         if dim is not None and not -rank <= dim < rank:
-            raise BatchError(f"batch: dim={dim} for {key!r}, which has {rank} dims in {rows[0].name}")
+            raise BatchError(f"batch: dim={dim} for {key!r}, which has {rank} dims in {_name(part)}")
         return None if dim is None else dim % rank
 
-    def _check(self, key: str, array: Array, first: Array, row: _Row, other: _Row, axis: int | None) -> None:
+    def _check(self, key: str, array: Array, first: Array, part: Item, other: Item, axis: int | None) -> None:
         if array.dtype != first.dtype and not (array.dtype.kind == first.dtype.kind == "U"):
             raise BatchError(
-                f"batch: {key!r} is {array.dtype} in {row.name} and {first.dtype} in {other.name}; "
+                f"batch: {key!r} is {array.dtype} in {_name(part)} and {first.dtype} in {_name(other)}; "
                 "bring them to one dtype with sg.cast first"
             )
         alike = len(array.shape) == len(first.shape) and (
-            key in self.pad or _same_but(array.shape, first.shape, axis) or _vector(key, array, row)
+            key in self.pad or _same_but(array.shape, first.shape, axis) or _vector(key, array, part)
         )
         if not alike:
             raise BatchError(
-                f"batch: {key!r} has shape {array.shape} in {row.name} and {first.shape} in {other.name}; "
+                f"batch: {key!r} has shape {array.shape} in {_name(part)} and {first.shape} in {_name(other)}; "
                 f"crop or patch to one size, or give pad={{{key!r}: value}}"
             )
 
@@ -169,85 +198,97 @@ class Batch(Link):
         return f".batch({size}{rest})"
 
 
+def _name(part: Item) -> str:
+    """A sample of a batch, for messages."""
+    for place in part.places.values():
+        return f"sample {part.index} ({place.scene.name})"
+    return f"sample {part.index}"
+
+
 @dataclass(eq=False, slots=True)
-class _Row:
-    """A sample of a batch."""
+class _Column:
+    """The values under one key: an array with a slot for each sample, and those that do not fit into theirs."""
 
-    position: int
-    item: Item
-    values: Mapping[str, Array]
+    slots: Array
+    shape: tuple[int, ...] | None
+    dtype: np.dtype[Any]
+    loose: dict[int, Array] = field(default_factory=dict)
 
-    @property
-    def name(self) -> str:
-        """For messages."""
-        for place in self.item.places.values():
-            return f"sample {self.item.index} ({place.scene.name})"
-        return f"sample {self.item.index}"
+    def arrays(self, count: int) -> list[Array]:
+        """The first ``count`` of them."""
+        return [self.loose[n] if n in self.loose else self.slots[n, ...] for n in range(count)]
 
 
 class _Slots:
     """Arrays that hold a batch, made for the first sample; each sample is copied to its slot as it comes.
 
     Patches are read straight to theirs, once all samples are there: so the system can be told before the first one
-    is decoded what all of them will be decoded from. A value of another shape or dtype than the first stays beside,
-    and its key counts as ragged; so does a key that is not stacked along a new axis.
+    is decoded what all of them will be decoded from. A value of another shape or dtype than the first stays beside;
+    so do the values of a key that is not stacked along a new axis. ``odd`` is the first sample with other keys.
     """
 
     def __init__(self, size: int, apart: Collection[str]) -> None:
-        self.size, self.ragged = size, set(apart)
-        self.rows: list[_Row] = []
-        self._arrays: dict[str, Array] = {}
-        self._unread: list[tuple[_Row, Unread, Array]] = []
+        self.size, self.apart, self.count = size, apart, 0
+        self.columns: dict[str, _Column] = {}
+        self.odd: tuple[int, Collection[str]] | None = None
+        self._unread: list[tuple[int, Unread, Array]] = []
 
-    def take(self, item: Item, position: int) -> None:
-        """One more sample."""
-        number, values = len(self.rows), outlined(item)
-        row = _Row(position, item, values)  # type: ignore[arg-type]
+    def take(self, values: Mapping[str, Value]) -> None:
+        """One more sample; where one of its values cannot be read, it does not count."""
+        number, columns = self.count, self.columns
         unread = []
-        for key, value in values.items():
-            array = self._arrays.get(key) if number else self._begin(key, value)
-            if array is None or array.shape[1:] != value.shape or array.dtype != value.dtype:
-                self.ragged.add(key)
-                values[key] = value.read() if type(value) is Unread else value
-                continue
-            values[key] = slot = array[number, ...]
-            if type(value) is Unread:
-                unread.append((row, value, slot))
-            else:
-                slot[...] = value
-        self.rows.append(row)
+        if not number:
+            columns = self.columns = {key: self._begun(key, value) for key, value in values.items()}
+        elif len(values) != len(columns) or values.keys() != columns.keys():
+            self.odd = self.odd or (number, values.keys())
+            values = {}
+        try:
+            for key, value in values.items():
+                column = columns[key]
+                if value.shape != column.shape or value.dtype != column.dtype:
+                    column.loose[number] = value.read() if type(value) is Unread else np.asarray(value)
+                elif type(value) is Unread:
+                    unread.append((number, value, column.slots[number, ...]))
+                else:
+                    column.slots[number, ...] = value
+        except BaseException:
+            for column in columns.values():
+                column.loose.pop(number, None)
+            raise
+        self.count = number + 1
         self._unread += unread
 
     def read(self) -> Iterator[tuple[int, Exception]]:
-        """Read the patches; position and error of each sample that fails, which is left out."""
+        """Read the patches; number and error of each sample that fails, which is left out."""
         known = 0
         for _, patch, _ in self._unread:
             known = 0 if patch.foresee() else known + 1
             if known == _KNOWN:
                 break
         failed: set[int] = set()
-        for row, patch, slot in self._unread:
-            if row.position not in failed:
+        for number, patch, slot in self._unread:
+            if number not in failed:
                 try:
                     patch.read_into(slot)
                 except Exception as error:
-                    failed.add(row.position)
-                    yield row.position, error
+                    failed.add(number)
+                    yield number, error
         self._unread.clear()
         if failed:
-            kept = [number for number, row in enumerate(self.rows) if row.position not in failed]
-            self.rows = [self.rows[number] for number in kept]
-            self._arrays = {key: array[kept] for key, array in self._arrays.items()}
+            self._keep([number for number in range(self.count) if number not in failed])
 
-    def _begin(self, key: str, value: Value) -> Array | None:
-        if key in self.ragged:
-            return None
-        array = self._arrays[key] = SLOTS.empty((self.size, *value.shape), value.dtype)
-        return array
+    def _keep(self, numbers: list[int]) -> None:
+        for column in self.columns.values():
+            column.loose = {new: column.loose[old] for new, old in enumerate(numbers) if old in column.loose}
+            column.slots = column.slots[numbers] if column.shape is not None else column.slots
+        self.count = len(numbers)
+        if self.odd is not None:
+            self.odd = numbers.index(self.odd[0]), self.odd[1]
 
-    def whole(self, key: str) -> Array:
-        """The samples that came, stacked."""
-        return self._arrays[key][: len(self.rows)]
+    def _begun(self, key: str, value: Value) -> _Column:
+        if key in self.apart:
+            return _Column(np.empty(0), None, value.dtype)
+        return _Column(SLOTS.empty((self.size, *value.shape), value.dtype), value.shape, value.dtype)
 
 
 def _failed(error: Exception, position: int, run: Run) -> SampleError:
@@ -263,9 +304,9 @@ def _failed(error: Exception, position: int, run: Run) -> SampleError:
     return failed
 
 
-def _vector(key: str, array: Array, row: _Row) -> bool:
+def _vector(key: str, array: Array, part: Item) -> bool:
     """Whether it may be padded unasked, as in mlx-data: a vector of numbers that did not come from a file."""
-    return len(array.shape) == 1 and array.dtype.kind in "biufc" and key not in row.item.places
+    return len(array.shape) == 1 and array.dtype.kind in "biufc" and key not in part.places
 
 
 def _same_but(shape: Sequence[int], other: Sequence[int], axis: int | None) -> bool:

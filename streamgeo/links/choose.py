@@ -140,8 +140,10 @@ class Choose(Link):
 
     def why_not(self, item: Item) -> str | None:
         """Why a sample does not pass; None where it does."""
-        attrs = self._scene(item).attrs
-        return next(filter(None, (objection(predicate, attrs) for predicate in self.predicates)), None)
+        scene = self._scene(item)
+        attrs = scene.attrs
+        with naming("filter_by_attrs", file=scene.name):
+            return next(filter(None, (objection(predicate, attrs) for predicate in self.predicates)), None)
 
     def _scene(self, item: Item) -> Scene:
         need(item, self.key, "filter_by_attrs")

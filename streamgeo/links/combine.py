@@ -43,6 +43,11 @@ class Joined(Node):
         """Whether one of them draws random numbers."""
         return any(parent.random for parent in self.parents)
 
+    @property
+    def endless(self) -> bool:
+        """Whether it is known that its samples never end."""
+        return any(parent.endless for parent in self.parents)
+
     @cached_property
     def offsets(self) -> list[int]:
         """What is added to the scene numbers of each, so that no two scenes share a number."""
@@ -166,6 +171,11 @@ class Zip(Joined):
         """The chain that makes ``key``."""
         return next((parent for parent in self.parents if key in keys_of(parent)), self.parents[0])
 
+    @property
+    def endless(self) -> bool:
+        """Whether it is known that its samples never end; it fails where one of the chains does."""
+        return all(parent.endless for parent in self.parents)
+
     def _together(self, tasks: Sequence[Callable[[], Item]]) -> Item:
         out = Item(0, {})
         for which, task in enumerate(tasks):
@@ -269,6 +279,11 @@ class Part(Link):
     shown: str
 
     indexable = False
+
+    @property
+    def endless(self) -> bool:
+        """Whether it is known that its samples never end."""
+        return self.stop is None and self.before.endless
 
     def length(self, run: Run) -> int:
         """How many samples an epoch has."""

@@ -70,6 +70,11 @@ class Repeat(Link):
         """Only with a number of times."""
         return self.before.indexable and self.times is not None
 
+    @property
+    def endless(self) -> bool:
+        """Whether it is known that its samples never end."""
+        return self.times is None or self.before.endless
+
     def length(self, run: Run) -> int:
         """How many samples an epoch has."""
         if self.times is None:
@@ -141,6 +146,10 @@ class Reservoir(Link):
     def text(self) -> str:
         """The call that made it."""
         return f".shuffle({self.size}, seed={self.reseed})"
+
+
+MOST_AHEAD = (1 << 31) - 1  # what mlx-data can count
+MOST_THREADS = 1024  # more than that only wait for one another
 
 
 @dataclass(frozen=True, eq=False)

@@ -157,7 +157,7 @@ def index(name: str | Sequence[str], bands: Sequence[str]) -> Step:
         partial(_indices_in, **bound),
         windowed=True,
     )
-    return Step(partial(_indices, **bound), reach=POINT, grid=moves, lossy="the bands")
+    return Step(partial(_indices, **bound), reach=POINT, grid=moves, lossy="the bands", units="1")
 
 
 def _indices_in(
@@ -174,12 +174,13 @@ def _indices(x: Array, *, names: Sequence[str], bands: Sequence[str], one: bool)
             f"remote.index: {len(bands)} bands {list(bands)}, but the array has shape {work.shape}; name the "
             "bands of axis -3"
         )
-    found = []
+    found = np.empty((*work.shape[:-3], len(names), *work.shape[-2:]), work.dtype)
     with np.errstate(divide="ignore", invalid="ignore"):
-        for name in names:
+        for number, name in enumerate(names):
             entry = INDICES[name]
-            found.append(entry.function(*(work[..., bands.index(band), :, :] for band in entry.bands)))
-    return settle(found[0] if one else np.stack(found, axis=-3), dtype)
+            values = entry.function(*(work[..., bands.index(band), :, :] for band in entry.bands))
+            found[..., number, :, :] = values
+    return settle(found[..., 0, :, :] if one else found, dtype)
 
 
 def _index_grid(grid: Grid, *, count: int | None) -> Grid:

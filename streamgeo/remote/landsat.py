@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+from xml.etree import ElementTree
 
 from streamgeo.errors import OpenError, StepError
 from streamgeo.remote.radiometry import brightness_temperature, radiance, toa_reflectance
@@ -18,13 +19,13 @@ MTL = Mapping[str, Any]
 
 
 def read_mtl(path: str | Path) -> dict[str, Any]:
-    """The fields of a Landsat MTL file, ``_MTL.txt`` (ODL) or ``_MTL.json``, as one flat dict.
+    """The fields of a Landsat MTL file, ``_MTL.txt`` (ODL), ``_MTL.json`` or ``_MTL.xml``, as one flat dict.
 
     Numbers become int or float, the rest stays text. Where groups of Collection 2 level 2 repeat a field, the
     scale of level 2 is kept under ``LEVEL2_`` names: ``REFLECTANCE_MULT_BAND_2`` is that of level 1.
 
     Raises:
-        OpenError: when the file is missing or holds no MTL fields.
+        OpenError: when the file is missing or damaged, or holds no MTL fields.
 
     >>> import tempfile
     >>> lines = "GROUP = IMAGE_ATTRIBUTES", "  SUN_ELEVATION = 43.5", "END_GROUP = IMAGE_ATTRIBUTES", "END"
@@ -38,7 +39,11 @@ def read_mtl(path: str | Path) -> dict[str, Any]:
         text = Path(path).read_text(errors="replace")
     except OSError as error:
         raise OpenError(f"remote.read_mtl: {path} cannot be read ({error})") from error
-    entries = _from_json(text) if text.lstrip().startswith("{") else _from_odl(text)
+    read = {"{": _from_json, "<": _from_xml}.get(text.lstrip("\ufeff \t\r\n")[:1], _from_odl)
+    try:
+        entries = read(text)
+    except (ValueError, SyntaxError) as error:  # what json and xml raise
+        raise OpenError(f"remote.read_mtl: {path} is damaged ({error}); fetch it anew") from error
     fields: dict[str, Any] = {}
     for group, name, value in entries:
         level_2 = group.startswith("LEVEL2_") and group.endswith("PARAMETERS")
@@ -62,11 +67,7 @@ def _from_odl(text: str) -> list[tuple[str, str, str]]:
 
 
 def _from_json(text: str) -> list[tuple[str, str, str]]:
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise OpenError(f"remote.read_mtl: not JSON ({error})") from error
-    return list(_leaves("", content))
+    return list(_leaves("", json.loads(text)))
 
 
 def _leaves(group: str, content: Any) -> Any:
@@ -75,6 +76,11 @@ def _leaves(group: str, content: Any) -> Any:
             yield from _leaves(name, value)
         else:
             yield group, name, str(value)
+
+
+def _from_xml(text: str) -> list[tuple[str, str, str]]:
+    groups = ElementTree.fromstring(text).iter()
+    return [(group.tag, field.tag, field.text or "") for group in groups for field in group if not len(field)]
 
 
 def _number(value: str) -> Any:

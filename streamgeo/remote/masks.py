@@ -35,6 +35,17 @@ _LANDSAT = {
     "cloud_shadow_confidence": Bits(10, 2, 3), "snow_confidence": Bits(12, 2, 3),
     "cirrus_confidence": Bits(14, 2, 3),
 }  # fmt: skip
+# Landsat Collection 1: BQA of level 1 (USGS, Landsat Quality Assessment Tools, User Guide 1.4; Landsat 4 to 7 have
+# dropped pixels in bit 1, and no cirrus), and pixel_qa of surface reflectance (USGS, LaSRC Product Guide, section 6).
+_LANDSAT_C1 = {
+    "fill": Bits(0), "terrain_occlusion": Bits(1), "saturated": Bits(2, 2), "cloud": Bits(4),
+    "cloud_confidence": Bits(5, 2, 3), "cloud_shadow_confidence": Bits(7, 2, 3), "snow_confidence": Bits(9, 2, 3),
+    "cirrus_confidence": Bits(11, 2, 3),
+}  # fmt: skip
+_LANDSAT_C1_SR = {
+    "fill": Bits(0), "clear": Bits(1), "water": Bits(2), "cloud_shadow": Bits(3), "snow": Bits(4), "cloud": Bits(5),
+    "cloud_confidence": Bits(6, 2, 3), "cirrus_confidence": Bits(8, 2, 3), "terrain_occlusion": Bits(10),
+}  # fmt: skip
 # Sentinel-2 until processing baseline 03: bits 10 and 11 of QA60.
 _QA60 = {"cloud": Bits(10), "cirrus": Bits(11)}
 # MOD09 and MYD09, "state_1km": MODIS Surface Reflectance User's Guide, collection 6. Level 3 of its cloud state
@@ -43,7 +54,10 @@ _MODIS = {
     "cloud": Bits(0, 2, 1, 2), "cloud_shadow": Bits(2), "aerosol": Bits(6, 2, 3), "cirrus": Bits(8, 2, 1),
     "internal_cloud": Bits(10), "fire": Bits(11), "snow": Bits(12), "adjacent_cloud": Bits(13),
 }  # fmt: skip
-QA: Mapping[str, Mapping[str, Bits]] = {"landsat": _LANDSAT, "sentinel2_qa60": _QA60, "modis_state": _MODIS}
+QA: Mapping[str, Mapping[str, Bits]] = {
+    "landsat": _LANDSAT, "landsat_c1": _LANDSAT_C1, "landsat_c1_sr": _LANDSAT_C1_SR, "sentinel2_qa60": _QA60,
+    "modis_state": _MODIS,
+}  # fmt: skip
 
 # Sentinel-2 level 2A scene classification: ESA, Sentinel-2 Products Specification Document, issue 14.9.
 SCL: Mapping[str, int] = {
@@ -61,14 +75,17 @@ def qa_mask(
     Args:
         flags: names of the sensor's table, or numbers of bits (0 the lowest).
         sensor: ``"landsat"`` (QA_PIXEL of Collection 2: fill, dilated_cloud, cirrus, cloud, cloud_shadow, snow,
-            clear, water, and cloud_, cloud_shadow_, snow_ and cirrus_confidence), ``"sentinel2_qa60"`` (cloud,
-            cirrus) or ``"modis_state"`` (cloud, cloud_shadow, aerosol, cirrus, internal_cloud, fire, snow,
-            adjacent_cloud).
+            clear, water, and cloud_, cloud_shadow_, snow_ and cirrus_confidence), ``"landsat_c1"`` (BQA of
+            Collection 1: fill, terrain_occlusion, saturated, cloud, and the same confidences),
+            ``"landsat_c1_sr"`` (pixel_qa of its surface reflectance: fill, clear, water, cloud_shadow, snow,
+            cloud, terrain_occlusion, cloud_ and cirrus_confidence), ``"sentinel2_qa60"`` (cloud, cirrus) or
+            ``"modis_state"`` (cloud, cloud_shadow, aerosol, cirrus, internal_cloud, fire, snow, adjacent_cloud).
         levels: by name, the level from which on a field of several bits counts as set, such as
             ``{"cloud_confidence": 2}`` for medium and high; by default high (3) for confidences and aerosol.
 
     Integers become uint8; floats (as an opener gives them, exact to 24 bits) stay floats, and NaN stays NaN.
-    There is no inverse. Sources: USGS LSDS-1619 table 6-2; ESA Sentinel-2 QA60; MODIS MOD09 User's Guide.
+    There is no inverse. Sources: USGS LSDS-1619 table 6-2, for Collection 1 the Landsat QA
+    Tools User Guide 1.4 and the LaSRC Product Guide; ESA Sentinel-2 QA60; MODIS MOD09 User's Guide.
 
     Raises:
         StepError: for a sensor, flag or level that is not in the table, or (when it runs) values that are not
@@ -93,6 +110,7 @@ def qa_mask(
         reach=POINT,
         dtype=_mask_dtype,
         lossy="all but the mask of the flags",
+        units="1",
     )
 
 
@@ -150,6 +168,7 @@ def class_mask(classes: int | str | Sequence[int | str], invert: bool = False) -
         reach=POINT,
         dtype=_mask_dtype,
         lossy="all but the mask of the classes",
+        units="1",
     )
 
 

@@ -40,6 +40,7 @@ def decibel(*, amplitude: bool = False, floor: float | None = None) -> Step:
         partial(_linear, factor=factor),
         reach=POINT,
         lossy=None if lowest is None else f"values below {lowest:g}",
+        units="dB",
     )
 
 

@@ -34,7 +34,7 @@ def radiance(gain: PerBand, offset: PerBand = 0.0) -> Step:
     >>> radiance(3.3420e-4, 0.1)(np.array([30000.0])).round(3).tolist()
     [10.126]
     """
-    return _affine("remote.radiance", gain, offset, 1.0)
+    return _affine("remote.radiance", gain, offset, 1.0, units="W m-2 sr-1 um-1")
 
 
 @register("remote.toa_reflectance")
@@ -63,7 +63,7 @@ def toa_reflectance(gain: PerBand, offset: PerBand, sun_elevation: float) -> Ste
         raise StepError(
             f"remote.toa_reflectance: sun_elevation={elevation} must be above 0 and at most 90 degrees"
         )
-    return _affine("remote.toa_reflectance", gain, offset, 1 / math.sin(math.radians(elevation)))
+    return _affine("remote.toa_reflectance", gain, offset, 1 / math.sin(math.radians(elevation)), units="1")
 
 
 @register("remote.sentinel2")
@@ -98,10 +98,10 @@ def sentinel2(baseline: str | float, quantification: float = 10000.0) -> Step:
         ) from None
     version = version / 100 if version >= 100 else version  # N0510 means 05.10
     shift = -1000.0 if version >= 4 else 0.0
-    return _affine("remote.sentinel2", 1 / scale, shift / scale, 1.0)
+    return _affine("remote.sentinel2", 1 / scale, shift / scale, 1.0, units="1")
 
 
-def _affine(what: str, gain: PerBand, offset: PerBand, factor: float) -> Step:
+def _affine(what: str, gain: PerBand, offset: PerBand, factor: float, units: str | None = None) -> Step:
     """``y = (x * gain + offset) * factor``, with its inverse."""
     slope = np.asarray(numbers(gain, f"{what}: gain"))
     shift = np.asarray(numbers(offset, f"{what}: offset"))
@@ -110,7 +110,7 @@ def _affine(what: str, gain: PerBand, offset: PerBand, factor: float) -> Step:
     if slope.ndim and shift.ndim and slope.shape != shift.shape:
         raise StepError(f"{what}: gain has {slope.size} numbers and offset {shift.size}; give as many")
     bound = {"gain": numbers(slope * factor, what), "offset": numbers(shift * factor, what), "what": what}
-    return Step(partial(_scale, **bound), partial(_unscale, **bound), reach=POINT)  # type: ignore[arg-type]
+    return Step(partial(_scale, **bound), partial(_unscale, **bound), reach=POINT, units=units)  # type: ignore[arg-type]
 
 
 def _scale(x: Array, *, gain: Numbers, offset: Numbers, what: str) -> Array:
@@ -153,7 +153,7 @@ def brightness_temperature(k1: PerBand, k2: PerBand, gain: PerBand = 1.0, offset
         "k2": numbers(k2, f"{what}: k2", positive=True),
         **scale.forward.keywords,  # type: ignore[attr-defined]
     }
-    return Step(partial(_temperature, **bound), partial(_counts, **bound), reach=POINT)
+    return Step(partial(_temperature, **bound), partial(_counts, **bound), reach=POINT, units="K")
 
 
 def _temperature(x: Array, *, k1: Numbers, k2: Numbers, gain: Numbers, offset: Numbers, what: str) -> Array:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from streamgeo.errors import OpenError, StreamGeoError, WriteError
 from streamgeo.grid import Grid
 from streamgeo.locate import CoordLocator, GeoLocator, WcsLocator
-from streamgeo.sinks.geotiff_options import PREDICTED, TILE, Options, finish
+from streamgeo.sinks.geotiff_options import CACHE, PREDICTED, TILE, Options, finish
 from streamgeo.sinks.geotiff_values import Physical, Raw, say
 from streamgeo.sinks.pixels import Pixels, Readable, Unread
 from streamgeo.sinks.regular import regular_grid
@@ -262,6 +262,7 @@ def _write(
     # when it reads; when it writes it moves them the same way, so that is switched off and done here.
     point = layout.own("tags", {}).get("", {}).get("AREA_OR_POINT") == "Point"
     settings = {
+        "GDAL_CACHEMAX": CACHE,
         "GDAL_TIFF_INTERNAL_MASK": True,
         **({"GTIFF_POINT_GEO_IGNORE": True} if "gcps" in place else {}),
     }

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from streamgeo.errors import WriteError
 
 TILE = 256
-_CACHE = 64  # MB
+CACHE = 64  # MB that GDAL may keep of what it reads and writes; by default it takes a twentieth of all memory
 PREDICTED = ("deflate", "zstd", "lzw")  # compressions that code differences of neighbours
 _COMPRESSIONS = (*PREDICTED, "packbits", "lzma", "none")
 
@@ -46,8 +46,7 @@ def finish(plain: Path, path: Path, options: Options, *, averaged: bool) -> None
 
     resampling = Resampling.average if averaged else Resampling.nearest
     listed = options.overviews if isinstance(options.overviews, Sequence) else ()
-    # GDAL keeps what it reads and writes here in its block cache, by default a twentieth of all memory.
-    with rasterio.Env(GDAL_CACHEMAX=_CACHE, GDAL_TIFF_OVR_BLOCKSIZE=options.blocksize or TILE):
+    with rasterio.Env(GDAL_CACHEMAX=CACHE, GDAL_TIFF_OVR_BLOCKSIZE=options.blocksize or TILE):
         if listed or (options.overviews is True and not options.cog):
             with rasterio.open(plain, "r+") as dst:
                 factors = list(listed) or _halvings(max(dst.shape), options.blocksize or TILE)

@@ -17,6 +17,7 @@ from streamgeo.sinks.numbers import same_in
 from streamgeo.sinks.pixels import Pixels
 
 Array = NDArray[Any]
+_PIECE = 1 << 20  # bytes that are worked on at a time: they stay in the processor's cache
 _EPS = np.finfo(np.float32).eps
 
 
@@ -37,25 +38,37 @@ class Physical:
         limit = float(np.finfo(self.dtype).max) if self.dtype.kind == "f" else 0.0
         self.nodata = float(declared) if declared is not None and not abs(float(declared)) > limit else None
         self._lost, self._missing, self._moved = declared if self.nodata is None else None, False, 0
+        self._taken: tuple[Any, Any] | None = None
+        if self.nodata is not None and not np.isnan(self.nodata):  # no number looks like NaN
+            self._taken = range_of_nodata(self.nodata, self.dtype)
 
     def __call__(self, planes: Array) -> Array:
         """The numbers of a block: NaN becomes nodata, and a valid value that looks like it the nearest other one."""
         data = planes.astype(self.dtype, copy=False)
         if self.dtype.kind != "f" or (self.nodata is not None and np.isnan(self.nodata)):
             return data
-        missing = np.isnan(data)
-        if self.nodata is None:
+        if self._taken is None:
+            missing = np.isnan(data)
             self._missing = self._missing or bool(
                 (missing & (planes[-1] != 0) if self.alpha else missing).any()
             )
             return data
-        out = data.copy()
-        for plane, lost in zip(out, missing):
-            clash = taken_for_nodata(plane, self.nodata)  # NaN is never among them
-            self._moved += int(clash.sum())
-            plane[clash] = _nearest_valid(self.nodata, self.dtype)
-            plane[lost] = self.nodata
+        out = np.empty(data.shape, self.dtype)
+        step = max(1, _PIECE // max(1, data[:, :1].nbytes))
+        for row in range(0, data.shape[1], step):
+            self._replace(data[:, row : row + step], out[:, row : row + step], *self._taken)
         return out
+
+    def _replace(self, values: Array, out: Array, low: Any, high: Any) -> None:
+        np.copyto(out, values)
+        clash = values >= low  # NaN is never among them
+        clash &= values <= high
+        moved = int(np.count_nonzero(clash))
+        assert self.nodata is not None
+        if moved:
+            self._moved += moved
+            out[clash] = _nearest_valid(self.nodata, self.dtype)
+        np.copyto(out, self.dtype.type(self.nodata), where=np.isnan(values))
 
     def finish(self) -> float | None:
         """The nodata to declare, now that all values were seen; says what was lost or changed."""
@@ -139,7 +152,7 @@ def _different(nodatavals: Sequence[float | int | None]) -> list[float | int | N
     return list({repr(value): value for value in nodatavals}.values())  # by text, for NaN is not NaN
 
 
-def taken_for_nodata(values: Array, nodata: float) -> NDArray[np.bool_]:
+def taken_for_nodata(values: Any, nodata: float) -> NDArray[np.bool_]:
     """Where GDAL takes floats for ``nodata``: equal, or closer than 4 float32 steps of it, also in float64.
 
     Source: the comparison in GDALNoDataMaskBand, |a - b| < eps |a + b| 2, worked out in the values' dtype.
@@ -150,22 +163,37 @@ def taken_for_nodata(values: Array, nodata: float) -> NDArray[np.bool_]:
         return np.asarray((values == target) | (np.abs(values - target) < eps * np.abs(values + target) * 2))
 
 
+def range_of_nodata(nodata: float, dtype: np.dtype[Any]) -> tuple[Any, Any]:
+    """The least and the greatest float that GDAL takes for ``nodata``; all between them are taken, too."""
+    ends = [_border(nodata, dtype, limit)[0] for limit in (0.0, np.inf)]
+    return min(ends), max(ends)
+
+
 def _nearest_valid(nodata: float, dtype: np.dtype[Any]) -> Any:
     """The float next to ``nodata``, on the side of zero, that GDAL tells from it."""
+    return _border(nodata, dtype, 0.0)[1]
+
+
+def _border(nodata: float, dtype: np.dtype[Any], limit: float) -> tuple[Any, Any]:
+    """From ``nodata`` towards 0 or infinity: the last float that is taken for it, and the next one, which is not."""
     kind = dtype.type
     if kind(nodata) == 0:
-        return np.nextafter(kind(0), kind(1))
+        return kind(0), np.nextafter(kind(0), kind(1))
     bits = np.uint32 if dtype.itemsize == 4 else np.uint64
     sign = np.copysign(kind(1), kind(nodata))
-    low, high = (
-        0,
-        int(np.abs(np.array([nodata], dtype)).view(bits)[0]),
-    )  # floats are ordered as their bits are
-    while high - low > 1:
-        middle = (low + high) // 2
-        value = np.array([middle], bits).view(dtype) * sign
-        low, high = (low, middle) if taken_for_nodata(value, nodata)[0] else (middle, high)
-    return (np.array([low], bits).view(dtype) * sign)[0]
+
+    def value(pattern: int) -> Any:
+        return (np.array([pattern], bits).view(dtype) * sign)[0]
+
+    # Floats are ordered as their bits are.
+    taken, free = (int(np.abs(np.array([end], dtype)).view(bits)[0]) for end in (nodata, limit))
+    while abs(free - taken) > 1:
+        middle = (taken + free) // 2
+        if taken_for_nodata(value(middle), nodata):
+            taken = middle
+        else:
+            free = middle
+    return value(taken), value(free)
 
 
 def say(message: str) -> None:

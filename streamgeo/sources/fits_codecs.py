@@ -80,7 +80,7 @@ class Decoder:
     def __init__(self, stored: Stored) -> None:
         self._stored, self._codecs = stored, codecs()
         self.coded: Callable[[Array, tuple[int, ...]], Array] = {
-            "RICE_1": self._rice, "GZIP_1": self._gzip, "GZIP_2": self._gzip_by_byte, "PLIO_1": _plio,
+            "RICE_1": self._rice, "GZIP_1": self._gzip, "GZIP_2": self._gzip_by_byte, "PLIO_1": self._plio,
             "HCOMPRESS_1": self._hcompress, "NOCOMPRESS": self._big_endian,
         }[stored.codec]  # fmt: skip
         self._rice_type = np.dtype("u1" if stored.width == 1 else f"i{stored.width}")
@@ -129,14 +129,30 @@ class Decoder:
         return _numbers(raw, math.prod(shape), floats=self._stored.floats)
 
     def _hcompress(self, raw: Array, shape: tuple[int, ...]) -> Array:
-        import imagecodecs
-
+        """astropy's decoder believes what the bytes say of their number: they are held against the tile before."""
         wide = tuple(size for size in shape if size != 1)
         said = tuple(int.from_bytes(raw[at : at + 4].tobytes(), "big") for at in (2, 6))
-        if len(wide) != 2 or said != wide:
-            raise Damaged(f"HCOMPRESS says {said} pixels for {wide}")
-        values: Array = imagecodecs.hcomp_decode(raw, smooth=self._stored.smooth)
-        return values.ravel()
+        planes = int(raw[22:25].max(initial=0))
+        if len(wide) != 2 or said != wide or planes > _PLANES:
+            raise Damaged(f"HCOMPRESS says {said} pixels in {planes} bit planes for {wide}")
+        # It takes no more than two bits of a pixel from each plane, and does not look where its bytes end.
+        guarded = raw.tobytes() + GUARD.tobytes() + b"\xff" * (math.prod(wide) * planes // 4)
+        with _HCOMPRESS:  # it mixes up the pixels of images that two threads decode at once
+            values = self._codecs.decompress_hcompress_1_c(guarded, *wide, 0, self._stored.smooth, 8)
+        return np.frombuffer(values, np.int32)
+
+    def _plio(self, raw: Array, shape: tuple[int, ...]) -> Array:
+        """The same of the line lists of IRAF: how long the list is, and where in it the lines begin."""
+        words = raw[: len(raw) & ~1].view(">i2").astype("=i2")
+        if len(raw) % 2 or len(words) < 5:
+            raise Damaged(f"{len(raw)} bytes of 16-bit numbers")
+        old = words[2] > 0
+        length = int(words[2]) if old else (int(words[4]) << 15) + int(words[3])
+        first = 3 if old else int(words[1])
+        if not 0 <= first <= length <= len(words):
+            raise Damaged(f"PLIO says {length} numbers from {first} on, of {len(words)}")
+        values = self._codecs.decompress_plio_1_c(words.tobytes() + GUARD.tobytes(), math.prod(shape))
+        return np.frombuffer(values, np.int32)
 
     def scaled(self, values: Array, row: int, scale: Any, zero: Any, blank: Any) -> Array:
         """Numbers of a coded tile with quantised ones scaled and missing ones marked, as astropy does both.
@@ -190,22 +206,13 @@ def _numbers(data: Array, count: int, *, floats: bool) -> Array:
     return data.view("u1" if width == 1 else f">{'f' if floats and width >= 4 else 'i'}{width}")
 
 
-def _plio(raw: Array, shape: tuple[int, ...]) -> Array:
-    import imagecodecs
-
-    if len(raw) % 2:
-        raise Damaged(f"{len(raw)} bytes of 16-bit numbers")
-    swapped = raw.view(">i2").astype("=i2").view(np.uint8)
-    values: Array = imagecodecs.plio_decode(swapped, npix=math.prod(shape))
-    return values
-
-
-_LOADING = threading.Lock()
+_PLANES = 64  # bit planes of the widest numbers that HCOMPRESS writes
+_LOADING, _HCOMPRESS = threading.Lock(), threading.Lock()
 
 
 def _after_fork() -> None:
-    global _LOADING
-    _LOADING = threading.Lock()
+    global _LOADING, _HCOMPRESS
+    _LOADING, _HCOMPRESS = threading.Lock(), threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -259,8 +259,11 @@ def _image(hdus: Any, index: int, path: str, file_size: int) -> Image:
     """The image of one HDU from its header; pixels that the file is too short for are an error."""
     hdu = hdus[index]
     header, shape = hdu.header, tuple(int(n) for n in hdu.shape)
-    dtype = np.dtype(DTYPES[header["BITPIX"]])
-    packing = Packing(dtype, _number(header, "BSCALE", 1), _number(header, "BZERO", 0), _blank(header, dtype))
+    dtype = np.dtype(DTYPES[_card(header, "BITPIX", None, path)])
+    scale, zero = (
+        _number(header, keyword, default, path) for keyword, default in (("BSCALE", 1), ("BZERO", 0))
+    )
+    packing = Packing(dtype, scale, zero, _blank(header, dtype, path))
     info = hdu.fileinfo()
     offset, span = int(info["datLoc"]), int(info["datSpan"])
     plain = not packed(path)
@@ -278,16 +281,30 @@ def _image(hdus: Any, index: int, path: str, file_size: int) -> Image:
     return Image(index, name, _dims(_kinds(header, len(shape)), len(shape)), shape, packing, direct)
 
 
-def _number(header: Any, keyword: str, default: float) -> float:
-    value = header.get(keyword, default)
+def _number(header: Any, keyword: str, default: float, path: str) -> float:
+    value = _card(header, keyword, default, path)
     if not is_number(value):
-        raise OpenError(f"open_fits: {keyword} = {value!r} is not a number, so the pixels have no values")
+        raise OpenError(
+            f"open_fits: {path}: {keyword} = {value!r} is not a number, so the pixels have no values"
+        )
     return float(value)
 
 
-def _blank(header: Any, dtype: np.dtype[Any]) -> int | None:
+def _card(header: Any, keyword: str, default: Any, path: str) -> Any:
+    """The value of a card. astropy works with the last of several and shows the first, or one with HIERARCH."""
+    cards = [card for card in header.cards if card.keyword == keyword]
+    values = {repr(card.value) for card in cards}
+    if len(values) > 1 or any(card.image.startswith("HIERARCH") for card in cards):
+        raise OpenError(
+            f"open_fits: what {keyword} of {path} is cannot be told from "
+            f"{', '.join(card.image.strip() for card in cards)}; leave one card of that name in the header"
+        )
+    return cards[0].value if cards else default
+
+
+def _blank(header: Any, dtype: np.dtype[Any], path: str) -> int | None:
     """BLANK of an integer image; astropy has warned where it is not an integer."""
-    value = header.get("BLANK") if dtype.kind != "f" else None
+    value = _card(header, "BLANK", None, path) if dtype.kind != "f" else None
     return value if isinstance(value, int) and is_number(value) else None
 
 

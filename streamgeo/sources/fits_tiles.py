@@ -28,7 +28,6 @@ from streamgeo.sources.fits_codecs import (
     GUARD,
     NOTHING,
     ZIPPED,
-    Damaged,
     Decoder,
     Stored,
 )
@@ -163,11 +162,14 @@ class FitsTiles(Chunked):
         """Decode one tile into its place; ``data`` are bytes of the file from ``low`` on, if its own are there."""
         table = self._table
         start, size, how = table.starts.item(row), table.sizes.item(row), table.how.item(row)
+        tile = f"read: tile {row} of hdu {self.hdu} of {self.path} is damaged"
+        if how == NOTHING:
+            raise OpenError(f"{tile} (no bytes are stored for it); fetch the file again")
+        if size < 0 or start < 0 or start + size > self.identity[0]:  # astropy makes zeros of it
+            raise OpenError(
+                f"{tile} ({size} bytes at {start} of a file of {self.identity[0]}); fetch the file again"
+            )
         try:
-            if how == NOTHING:
-                raise Damaged("no bytes are stored for it")
-            if size < 0 or start < 0 or start + size > self.identity[0]:
-                raise Damaged(f"{size} bytes at {start} of a file of {self.identity[0]}")
             if not data.size:
                 low, data = start, self._pread(start, size)
             values = self._decoder(data[start - low : start - low + size], how, part.shape)
@@ -178,7 +180,7 @@ class FitsTiles(Chunked):
         except OpenError:
             raise
         except Exception as error:  # the decoders have kinds of their own
-            what = f"read: tile {row} of hdu {self.hdu} of {self.path} is damaged ({error})"
+            what = f"{tile} ({error})"
             if how != ZIPPED and not self._stored.codec.startswith("GZIP"):
                 # The other decoders are those of astropy: asked again, it would say the same.
                 raise OpenError(f"{what}; fetch the file again") from error
@@ -325,7 +327,8 @@ def _scaled(header: Header, column: int) -> bool:
 
 def _stored(header: Header, columns: dict[str, _Column]) -> Stored:
     codec = {"RICE_ONE": "RICE_1"}.get(kind := header.text("ZCMPTYPE", ""), kind)
-    _check_codec(codec)
+    if codec not in CODECS:
+        raise Uncovered(f"its compression is {codec!r}")
     shape, dtype = header.sizes("ZNAXIS"), np.dtype(DTYPES[header.whole("ZBITPIX")])
     tile = tuple(header.whole(f"ZTILE{axis}") for axis in range(len(shape), 0, -1))
     pixels = math.prod(min(one, size) for one, size in zip(tile, shape))
@@ -349,16 +352,6 @@ def _stored(header: Header, columns: dict[str, _Column]) -> Stored:
         header.whole("ZDITHER0", 0), _blank(header, columns, dtype),
         None if plain is None else np.dtype(_CODES[plain.code]),
     )  # fmt: skip
-
-
-def _check_codec(codec: str) -> None:
-    import imagecodecs
-
-    if codec not in CODECS:
-        raise Uncovered(f"its compression is {codec!r}")
-    needed = {"PLIO_1": "plio_decode", "HCOMPRESS_1": "hcomp_decode"}.get(codec)
-    if needed and not hasattr(imagecodecs, needed):
-        raise Uncovered(f"this imagecodecs has no decoder for {codec}")
 
 
 def _settings(header: Header) -> dict[str, int]:

@@ -144,11 +144,11 @@ class GeoTiffScene(Scene):
     @cached_property
     def _layout(self) -> TiffChunks | Mapped | str:
         """Where the pixels lie; text where only rasterio reads them: the reason."""
-        driver, nodata = self._about.driver, self._about.header["nodatavals"][0]
+        driver = self._about.driver
         if driver not in ("GTiff", "COG") or not Path(self._path).is_file():
             return f"it is a file of the kind {driver}"
         shape = (self.shape[-2], self.shape[-1])
-        like = (self._count, shape, self._stored.name, nodata)
+        like = (self._count, shape, self._stored.name, self._about.nodatavals)
         library = partial(_chunk, path=self._path, overview=self._overview)
         try:
             return layout(self._path, self._mark, self._overview, like, library)

@@ -18,6 +18,7 @@ from streamgeo.slots import scratch
 from streamgeo.sources.layouts import Bytes, Identity, Mapped, Uncovered, read_at
 
 Array = NDArray[Any]
+Like = tuple[int, tuple[int, int], str, tuple[float | None, ...]]  # bands, shape, dtype, nodata of each band
 Library = Callable[[At], Array]  # the values of a chunk as the reference library reads it
 
 _CODECS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate", 32773: "packbits", 34887: "lerc",
@@ -25,7 +26,8 @@ _CODECS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate", 32773: "packbits
 _PREDICTORS = {1: "", 2: ", predictor 2", 3: ", predictor 3"}
 _LARGEST = 1 << 31  # bytes of a decoded chunk
 _JPEG = 7
-_YCBCR, _CIELAB = 6, 8
+_NODATA = 42113  # the tag in which GDAL keeps it, for all bands
+_CMYK, _YCBCR, _CIELAB = 5, 6, 8
 
 
 class Damaged(Exception):
@@ -40,7 +42,7 @@ class Stored:
         dtype: in the byte order of the file.
         bands: of the image; ``planar`` says that each has chunks of its own.
         rows, cols: of a full chunk; strips are as wide as the image, and the last one is cut short (``strips``).
-        fill: what a pixel holds whose chunk is not stored.
+        fills: for each band, what a pixel holds whose chunk is not stored; None where only GDAL can say.
     """
 
     shape: tuple[int, int]
@@ -52,7 +54,7 @@ class Stored:
     cols: int
     codec: int
     predictor: int
-    fill: float
+    fills: tuple[float | None, ...]
 
 
 class TiffChunks(Chunked):
@@ -88,12 +90,19 @@ class TiffChunks(Chunked):
         rows = min(self._stored.rows, self._stored.shape[0] - row * self._stored.rows)
         full = (rows if self._stored.strips else self._stored.rows, self._stored.cols, self.chunks[0])
         if not size and not offset:
-            return np.broadcast_to(np.array(self._stored.fill).astype(self.dtype), (full[2], *full[:2]))
+            return self._missing(at, (full[2], *full[:2]))
         try:
             pixels = self._pixels(self._bytes(offset, size), full)
         except (Damaged, ValueError, RuntimeError, TypeError, MemoryError):  # codecs have errors of their own
             return self._library(at)
         return pixels.transpose(2, 0, 1)
+
+    def _missing(self, at: At, shape: tuple[int, int, int]) -> Array:
+        fills = self._stored.fills[at[0] :][: shape[0]]
+        if None in fills:
+            return self._library(at)
+        values = np.array(fills).astype(self.dtype)[:, None, None]
+        return np.broadcast_to(values[0, 0, 0] if len(set(map(repr, fills))) == 1 else values, shape)
 
     def _place(self, at: At) -> tuple[int, int]:
         plane, row, col = at
@@ -144,11 +153,7 @@ def _image(codec: str, data: Any, shape: tuple[int, int, int], stored: Stored) -
     """A chunk that is an image file of its own."""
     import imagecodecs
 
-    if codec == "webp":
-        pixels = imagecodecs.webp_decode(data, hasalpha=shape[2] == 4)
-    else:
-        pixels = imagecodecs.lerc_decode(data, masks=False)
-    pixels = np.asarray(pixels)
+    pixels = imagecodecs.webp_decode(data, hasalpha=shape[2] == 4) if codec == "webp" else _lerc(data)
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if (
@@ -160,6 +165,22 @@ def _image(codec: str, data: Any, shape: tuple[int, int, int], stored: Stored) -
     return pixels
 
 
+def _lerc(data: bytes) -> Array:
+    """What a LERC chunk holds: NaN lies beside the numbers, in a mask for all bands or one for each."""
+    import imagecodecs
+
+    made: tuple[Array, Array | None] = imagecodecs.lerc_decode(data, masks=True)
+    pixels, valid = made
+    if valid is None:
+        return pixels
+    if pixels.dtype.kind != "f":
+        raise Damaged("lerc: integers are missing")
+    if pixels.ndim == 3 and valid.shape == pixels.shape:  # bands with masks of their own come first
+        pixels, valid = pixels.transpose(1, 2, 0), valid.transpose(1, 2, 0)
+    pixels[~valid] = np.nan
+    return pixels
+
+
 # -- the header -----------------------------------------------------------------------------------------
 
 
@@ -167,7 +188,7 @@ def layout(
     path: str,
     identity: Identity,
     overview: int | None,
-    like: tuple[int, tuple[int, int], str, float | None],
+    like: Like,
     library: Callable[[Stored, At], Array],
 ) -> TiffChunks | Mapped:
     """Where the chunks of an image lie.
@@ -218,7 +239,7 @@ def _page(file: Any, overview: int | None) -> Any:
     return [page for page in file.pages[1:] if int(page.subfiletype) & 5 == 1][overview]
 
 
-def _stored(page: Any, like: tuple[int, tuple[int, int], str, float | None]) -> Stored:
+def _stored(page: Any, like: Like) -> Stored:
     bands, shape, dtype, nodata = like
     codec, predictor = int(page.compression), int(page.predictor)
     if codec == _JPEG:  # nothing tells damaged JPEG from sound one, and each decoder makes other pixels of it
@@ -240,15 +261,29 @@ def _stored(page: Any, like: tuple[int, tuple[int, int], str, float | None]) -> 
     if predictor == 2 and stored.itemsize == 8:
         raise Uncovered("predictor 2 with 64 bits")
     photometric = int(page.photometric)
-    if photometric in (_YCBCR, _CIELAB):  # GDAL turns them into others while it reads
+    # GDAL turns them into others while it reads.
+    if photometric in (_YCBCR, _CIELAB) or (photometric == _CMYK and stored.itemsize == 1):
         raise Uncovered(f"its colours are {page.photometric.name}")
     strips = not page.is_tiled
     rows, cols = (min(page.rowsperstrip, height), width) if strips else (page.tilelength, page.tilewidth)
     planar = int(page.planarconfig) == 2 and bands > 1
     if rows * cols * (1 if planar else bands) * stored.itemsize > _LARGEST:
         raise Uncovered("its chunks are larger than 2 GiB")
-    fill = 0.0 if nodata is None else nodata
-    return Stored((height, width), bands, stored, planar, strips, rows, cols, codec, predictor, fill)
+    # rasterio says None also of a nodata that the dtype cannot hold, and GDAL then fills with one that it can.
+    hidden = _NODATA in page.tags or Path(f"{page.parent.filehandle.path}.aux.xml").exists()
+    fills = tuple(0.0 if value is None and not hidden else exact_nodata(value, stored) for value in nodata)
+    return Stored((height, width), bands, stored, planar, strips, rows, cols, codec, predictor, fills)
+
+
+def exact_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
+    """The value that is missing where it can be told by comparing; None leaves it to GDAL."""
+    if nodata is None or dtype.kind not in "iuf":
+        return None
+    if dtype.kind == "f":
+        return nodata if dtype.itemsize >= 4 else None
+    limits = np.iinfo(dtype)
+    exact = nodata == nodata and nodata == int(nodata) and limits.min <= nodata <= limits.max
+    return int(nodata) if exact and dtype.itemsize < 8 else None
 
 
 def _places(page: Any, stored: Stored) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from streamgeo.errors import OpenError, StreamGeoError
 from streamgeo.grid import Grid
 from streamgeo.locate import GeoLocator
+from streamgeo.sources.geotiff_chunks import exact_nodata
 from streamgeo.sources.handles import POOL
 from streamgeo.template import Template
 
@@ -28,7 +29,7 @@ class About:
     """Some bands of a raster, or of one of its overviews, as GDAL has them.
 
     Attributes:
-        count: bands of the whole raster.
+        count, nodatavals: how many bands the whole raster has, and what GDAL says is missing in each.
         grid: of the chosen bands.
         files: the raster, and what GDAL reads with it: masks and overviews beside it, parts of a VRT.
         dtype: that holds all of the bands.
@@ -39,6 +40,7 @@ class About:
     """
 
     count: int
+    nodatavals: tuple[float | None, ...]
     driver: str
     bands: tuple[int, ...]
     grid: Grid
@@ -68,19 +70,20 @@ def about(path: str, bands: int | Sequence[int] | None, overview: int | None) ->
         chosen_bands = chosen(bands, src.count, name)
         header = _header(src, chosen_bands)
         grid = _grid(src, len(chosen_bands), one=is_int(bands))
-        files, count, driver = tuple(dict.fromkeys((path, *src.files))), src.count, src.driver
+        files, driver = tuple(dict.fromkeys((path, *src.files))), src.driver
+        count, nodatavals = src.count, tuple(src.nodatavals)
     dtype = np.dtype(header["dtype"])
     masked = frozenset(band for band, its in zip(chosen_bands, header.pop("masked")) if its)
     packing = tuple(zip(header["scales"], header["offsets"]))
     nodata = tuple(
-        _exact_nodata(value, dtype) if simple else None
+        exact_nodata(value, dtype) if simple else None
         for simple, value in zip(header.pop("nodata_only"), header["nodatavals"])
     )
     header |= {
         "bands": chosen_bands,
         "read_mask": partial(mask_at, path=path, overview=overview, band=chosen_bands[0]),
     }
-    return About(count, driver, chosen_bands, grid, files, dtype, masked, packing, nodata, header)
+    return About(count, nodatavals, driver, chosen_bands, grid, files, dtype, masked, packing, nodata, header)
 
 
 def mask_at(
@@ -231,14 +234,3 @@ def template(header: Mapping[str, Any], dims: tuple[str, ...], raw: bool) -> Tem
         },
         carry=header,
     )
-
-
-def _exact_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
-    """The value that is missing where it can be told by comparing; None leaves it to GDAL."""
-    if nodata is None or dtype.kind not in "iuf":
-        return None
-    if dtype.kind == "f":
-        return nodata if dtype.itemsize >= 4 else None
-    limits = np.iinfo(dtype)
-    exact = nodata == nodata and nodata == int(nodata) and limits.min <= nodata <= limits.max
-    return int(nodata) if exact and dtype.itemsize < 8 else None

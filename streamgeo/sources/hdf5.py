@@ -21,6 +21,7 @@ from streamgeo.sources.cf import Variable
 from streamgeo.sources.grouped import Array, GroupedScene, Header, Words, ancestors, choose, same_dtype
 from streamgeo.sources.handles import POOL, identity
 from streamgeo.sources.hdf5_chunks import Layout
+from streamgeo.sources.hdf5_heaps import check_heaps
 
 _WORDS = Words("open_hdf5", "dataset", "dataset")
 _BARE_DIM = "This is a netCDF dimension but not a netCDF variable"
@@ -130,6 +131,7 @@ def _file(path: str) -> Iterator[Any]:
 def _open(path: str) -> Any:
     import h5py
 
+    check_heaps(path)
     return h5py.File(path, "r")
 
 

@@ -93,7 +93,7 @@ class Pipeline:
             except Exception as error:  # each codec of imagecodecs has an error of its own
                 raise Damaged(f"{applied[i].name}: {error}") from error
         if len(value) != size:
-            kind = Short if self.filters and len(value) < size else Damaged
+            kind = Short if len(value) < size else Damaged
             raise kind(f"it holds {len(value)} bytes of {size}")
         return np.frombuffer(value, np.uint8)
 
@@ -157,10 +157,10 @@ def _check_fletcher32(data: bytes | Bytes, size: int, values: tuple[int, ...]) -
 
     body = np.frombuffer(data, np.uint8)
     if len(body) < 4:
-        raise Damaged("fletcher32: the checksum is missing")
+        raise Short("fletcher32: the checksum is missing")
     body, stored = body[:-4], int.from_bytes(body[-4:].tobytes(), "little")
     if len(body) == 0:
-        raise Damaged("fletcher32: nothing but a checksum")
+        raise Short("fletcher32: nothing but a checksum")
     found = int(imagecodecs.h5checksum_fletcher32(cast(Any, body)))
     # Before HDF5 1.6.3 the bytes of each half were swapped on some machines; the library takes both.
     swapped = (found & 0x00FF00FF) << 8 | (found >> 8) & 0x00FF00FF

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from streamgeo.chunks import CACHE
+from streamgeo.errors import OpenError
 from streamgeo.netcdf_lock import lock
 from streamgeo.sources.handles import identity
 from streamgeo.sources.hdf5_chunks import (
@@ -40,7 +41,7 @@ def layout(path: str, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], l
         library: reads what cannot be read here.
 
     Raises:
-        OpenError: when the file is gone.
+        OpenError: when the file is gone, or the index damaged in a way of which the library dies.
     """
     stamp = identity(path)
 
@@ -50,11 +51,10 @@ def layout(path: str, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], l
                 return _find(path, name, stamp, shape, dtype, library)
         except Uncovered as reason:
             return Refused(stamp, str(reason))
-        except (MemoryError, KeyboardInterrupt):
+        except (MemoryError, OpenError):
             raise
-        except (
-            Exception
-        ) as error:  # what h5py makes of a damaged file; the reference library has the last word
+        # What h5py makes of a damaged file; the reference library has the last word.
+        except Exception as error:
             return Refused(stamp, f"h5py finds no index ({error})")
 
     key = ("layout", path, *stamp, name, shape, dtype.str)
@@ -172,6 +172,10 @@ def _chunk_index(path: str, stamp: Identity, file: Any, dataset: Any, stored: St
 
     dataset.chunk_iter(take)
     width = len(stored.chunks) + 3
+    if (
+        0 in rows[width - 1 :: width]
+    ):  # the library checks the sum of bytes that are not there, and dies of it
+        raise OpenError(f"read: the index of a dataset of {path} is damaged: it lists chunks of 0 bytes")
     if rows:
         _check(path, stamp, file, dataset, rows, width)
     most = dataset.get_space().get_simple_extent_dims(True)

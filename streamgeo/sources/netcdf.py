@@ -26,6 +26,7 @@ from streamgeo.sources.cf import Variable
 from streamgeo.sources.grouped import Array, GroupedScene, Header, Words, ancestors, choose, same_dtype
 from streamgeo.sources.handles import POOL, identity
 from streamgeo.sources.hdf5_chunks import Layout
+from streamgeo.sources.hdf5_heaps import check_heaps
 
 _WORDS = Words("open_netcdf", "variable", "variable")
 
@@ -113,6 +114,7 @@ def _open(path: str) -> Any:
     import netCDF4
 
     classic.check_length(path)
+    check_heaps(path)
     dataset = netCDF4.Dataset(path, "r")
     dataset.set_auto_maskandscale(False)
     dataset.set_auto_chartostring(False)

@@ -180,10 +180,11 @@ def _header(stream: Any, what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
         return np.lib.format.read_array_header_1_0(stream)
-    if version == (2, 0):
-        return np.lib.format.read_array_header_2_0(stream)
-    # version 3 differs in field names alone
-    raise OpenError(f"open_numpy: {what} holds records; only numbers can be opened")
+    if version not in ((2, 0), (3, 0)):
+        raise ValueError(f"{what} has version {version} of the format")
+    return np.lib.format.read_array_header_2_0(
+        stream
+    )  # in version 3 the names of fields are UTF-8, nothing else
 
 
 def _member(path: str, key: str | None, file: str) -> tuple[str, tuple[int, ...], np.dtype[Any]]:

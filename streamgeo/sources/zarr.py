@@ -25,6 +25,7 @@ from streamgeo.cf_packing import Packing, native, packing
 from streamgeo.chunked import At, Chunked, nbytes
 from streamgeo.chunks import CACHE
 from streamgeo.errors import OpenError, StreamGeoError
+from streamgeo.optional import optional
 from streamgeo.scene import Scene
 from streamgeo.sources.cf import Variable
 from streamgeo.sources.grouped import Array, GroupedScene, Header, Words, ancestors, choose, same_dtype
@@ -161,25 +162,6 @@ class ZarrChunks(Chunked):
 # -- stores ---------------------------------------------------------------------------------------------
 
 
-def zarr() -> Any:
-    """The module zarr.
-
-    Raises:
-        OpenError: where it is not installed, or too old.
-    """
-    try:
-        import zarr as module
-    except ImportError as error:
-        raise OpenError(
-            f"open_zarr: it needs zarr, which is not installed ({error}); pip install 'streamgeo[zarr]'"
-        ) from None
-    if int(module.__version__.split(".")[0]) < 3:
-        raise OpenError(
-            f"open_zarr: it needs zarr 3, and zarr {module.__version__} is installed; pip install 'streamgeo[zarr]'"
-        )
-    return module
-
-
 @contextmanager
 def _reading(what: str) -> Iterator[None]:
     """Whatever a damaged store makes zarr raise becomes one OpenError."""
@@ -202,7 +184,7 @@ def is_store(path: str) -> bool:
 
 def _root(path: str) -> Any:
     """The group or array at the root of a store."""
-    module = zarr()
+    module = optional("zarr", "zarr", "open_zarr", least=3, error=OpenError)
     if not Path(path).exists():
         raise OpenError(f"open_zarr: no such folder: {path}")
     if not is_store(path):

@@ -37,6 +37,10 @@ class Cut:
         """First pixel of a patch; negative never, past the end only with edge="pad"."""
         return self.last if number == self.count - 1 else number * self.stride
 
+    def number(self, start: int) -> int:
+        """Which patch starts at a pixel; inverse of :meth:`start`."""
+        return self.count - 1 if start == self.last else start // self.stride
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -135,7 +139,7 @@ def patch(
             horizontal dims of the grid.
         edge: what happens where the scene is no multiple of the stride. ``"shift"`` moves the last patch
             inwards, so that it ends with the scene; ``"pad"`` lets it reach past the end; ``"drop"`` leaves
-            it out (``explain()`` says how many pixels are then in no patch; they come back as NaN).
+            it out (``explain()`` says how many pixels are then in no patch; ``predict`` wants ``fill=`` for them).
         fill: value past the end with ``"pad"``: by default NaN for floats, 0 for other dtypes.
 
     Raises:

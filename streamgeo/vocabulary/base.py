@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import update_wrapper
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -66,21 +66,34 @@ def conditional(operation: Callable[Concatenate[S, P], S]) -> Callable[Concatena
     return applied  # type: ignore[return-value]  # cond may be given by name, which Callable cannot say
 
 
-def whole(operation: str, what: str, value: Any, least: int | None = None) -> int:
-    """An argument that must be a whole number, ``least`` or more."""
+def whole(operation: str, what: str, value: Any, least: int | None = None, most: int | None = None) -> int:
+    """An argument that must be a whole number, from ``least`` to ``most``."""
     if (
         isinstance(value, bool)
         or not isinstance(value, (int, np.integer))
         or (least is not None and value < least)
+        or (most is not None and value > most)
     ):
-        more = "" if least is None else f", {least} or more"
-        raise ChainError(f"{operation}: {what}={value!r} must be a whole number{more}")
+        limits = "" if least is None else f", {least} or more" if most is None else f" from {least} to {most}"
+        raise ChainError(f"{operation}: {what}={value!r} must be a whole number{limits}")
     return int(value)
+
+
+def by_key(
+    operation: str, what: str, value: Mapping[str, Any] | None, kind: type, named: str
+) -> dict[str, Any]:
+    """An argument that gives a number for some keys."""
+    if not isinstance(value, Mapping | None):
+        raise ChainError(f"{operation}: {what}={value!r} must be a dict, with {named} for each key")
+    for key, number in (value or {}).items():
+        if isinstance(number, bool | str) or not isinstance(number, kind):
+            raise ChainError(f"{operation}: {what}[{key!r}]={number!r} must be {named}")
+    return dict(value or {})
 
 
 def names(operation: str, what: str, value: Key) -> tuple[str, ...]:
     """One key or several, as a tuple."""
-    found = (value,) if isinstance(value, str) else tuple(value)
+    found = (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
     if not found or not all(isinstance(name, str) and name for name in found):
         raise ChainError(f"{operation}: {what}={value!r} must be a name, or a sequence of names")
     return found
@@ -90,7 +103,7 @@ def part_of(operation: str, parts: int, part: int) -> tuple[int, int]:
     """A part by its number."""
     if isinstance(parts, bool) or not isinstance(parts, (int, np.integer)) or parts < 1:
         raise ChainError(f"{operation}: {parts!r} parts; give a whole number, 1 or more")
-    if not 0 <= part < parts:
+    if isinstance(part, bool) or not isinstance(part, (int, np.integer)) or not 0 <= part < parts:
         raise ChainError(f"{operation}: part {part} of {parts} must be from 0 to {parts - 1}")
     return int(parts), int(part)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from numbers import Number
 from typing import Any, Self
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from streamgeo import links
 from streamgeo.errors import ChainError
 from streamgeo.parameters import function_name
-from streamgeo.vocabulary.base import Described, names, whole
+from streamgeo.vocabulary.base import Described, by_key, names, whole
 
 
 class Batches(Described):
@@ -37,12 +38,14 @@ class Batches(Described):
             ChainError: for a size below 1.
             BatchError: on reading, when keys, shapes or dtypes of the samples differ.
         """
-        sizes = (batch_size,) if isinstance(batch_size, (int, np.integer)) else tuple(batch_size)
-        for size in sizes:
-            if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
-                raise ChainError(f"batch: size {size!r} must be a whole number, 1 or more")
-        count = int(sizes[0]) if isinstance(batch_size, (int, np.integer)) else tuple(int(s) for s in sizes)
-        return self._with(links.Batch(self.node, count, dict(pad or {}), dict(dim or {}), drop_last))
+        several = isinstance(batch_size, Sequence | np.ndarray) and not isinstance(batch_size, str | bytes)
+        sizes = tuple(whole("batch", "size", size, 1) for size in (batch_size if several else (batch_size,)))  # type: ignore[union-attr]
+        if not sizes:
+            raise ChainError("batch: the list of sizes is empty")
+        count = sizes if several else sizes[0]
+        padded = by_key("batch", "pad", pad, Number, "a number")
+        axes = by_key("batch", "dim", dim, int, "a whole number")
+        return self._with(links.Batch(self.node, count, padded, axes, bool(drop_last)))
 
 
 class BufferBatches(Described):
@@ -90,7 +93,7 @@ class StreamBatches(Described):
             num_threads: threads that fill the Buffer; with 1, its samples are made when they are asked for.
         """
         size = whole("buffered", "buffer_size", buffer_size, 1)
-        threads = whole("buffered", "num_threads", num_threads, 1)
+        threads = whole("buffered", "num_threads", num_threads, 1, links.MOST_THREADS)
         if on_refill is not None and not callable(on_refill):
             raise ChainError(f"buffered: on_refill={on_refill!r} is not a function")
         change = partial(links.by_function, f=on_refill, wrap=self._buffer)
@@ -128,7 +131,7 @@ class StreamBatches(Described):
             max_skipped_samples: how many may wait; more are left out. Any number for 0 and below.
         """
         size = whole("dynamic_batch", "buffer_size", buffer_size, 1)
-        threads = whole("dynamic_batch", "num_threads", num_threads, 1)
+        threads = whole("dynamic_batch", "num_threads", num_threads, 1, links.MOST_THREADS)
         most = whole("dynamic_batch", "max_skipped_samples", max_skipped_samples)
         packing = _packing(key, min_data_size, max_data_size, pad, dim, drop_outliers)
         change = partial(links.packed, packing=packing, shuffle=bool(shuffle), most_skipped=most)
@@ -150,7 +153,9 @@ def _packing(
     most = whole("dynamic_batch", "max_data_size", most)
     if 0 < most < least:
         raise ChainError(f"dynamic_batch: min_data_size={least} is more than max_data_size={most}")
-    return links.Packing(key, least, most, dict(pad or {}), dict(dim or {}), bool(drop_outliers))
+    padded = by_key("dynamic_batch", "pad", pad, Number, "a number")
+    axes = by_key("dynamic_batch", "dim", dim, int, "a whole number")
+    return links.Packing(key, least, most, padded, axes, bool(drop_outliers))
 
 
 def _shown(key: str, packing: links.Packing) -> str:

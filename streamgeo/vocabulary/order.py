@@ -11,7 +11,7 @@ import numpy as np
 from streamgeo import links
 from streamgeo.digest import digest
 from streamgeo.errors import ChainError
-from streamgeo.vocabulary.base import Described, conditional, count_of, part_of, times_of
+from streamgeo.vocabulary.base import Described, conditional, count_of, part_of, times_of, whole
 
 _BLOCK = 32  # patches: a few rows of chunks of a scene
 
@@ -40,8 +40,7 @@ class BufferOrder(Described):
         Raises:
             ChainError: for a seed or a locality that is no whole number, or a locality below 1.
         """
-        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-            raise ChainError(f"shuffle: seed={seed!r} must be a whole number")
+        whole("shuffle", "seed", seed)
         block = (_BLOCK if links.shares_chunks(self.node) else None) if locality == "auto" else locality
         if block is not None and (
             isinstance(block, bool) or not isinstance(block, (int, np.integer)) or block < 1
@@ -55,10 +54,12 @@ class BufferOrder(Described):
 
     def perm(self, perm: Sequence[int]) -> Self:
         """The samples with these numbers, in this order; any subset, with repetitions."""
-        order = np.asarray(perm, np.int64)
-        size = len(self.node)
-        if order.ndim != 1 or (order.size and not (order.min() >= 0 and order.max() < size)):
-            raise ChainError(f"perm: give a list of numbers from 0 to {size - 1}")
+        given, size = np.asarray(perm), len(self.node)
+        if given.ndim != 1 or (
+            given.size and not (given.dtype.kind in "iu" and given.min() >= 0 and given.max() < size)
+        ):
+            raise ChainError(f"perm: give a list of whole numbers from 0 to {size - 1}")
+        order = given.astype(np.int64)
         # A long list is told by its digest: repr stays readable, and another list has another fingerprint.
         shown = repr(order.tolist()) if order.size <= 1000 else f"<{order.size} numbers, {digest(order)}>"
         pick = partial(links.listed, order=order)
@@ -67,13 +68,13 @@ class BufferOrder(Described):
 
     def partition(self, num_partitions: int, partition: int) -> Self:
         """Every ``num_partitions``-th sample from number ``partition`` on."""
-        part_of("partition", num_partitions, partition)
+        num_partitions, partition = part_of("partition", num_partitions, partition)
         pick = partial(links.strided, start=partition, step=num_partitions)
         count = partial(links.partition_size, parts=num_partitions, part=partition)
         return self._with(links.Select(self.node, pick, count, f".partition({num_partitions}, {partition})"))
 
     def _share(self, num_shards: int, index: int) -> Self:
-        part_of("shard", num_shards, index)
+        num_shards, index = part_of("shard", num_shards, index)
         return self._with(links.Shard(self.node, num_shards, index))
 
     def take(self, count: int) -> Self:
@@ -97,17 +98,16 @@ class StreamOrder(Described):
 
     def shuffle(self, buffer_size: int, seed: int = 0) -> Self:
         """Shuffled through a buffer of so many samples: each that comes lets a random one out."""
-        if isinstance(buffer_size, bool) or not isinstance(buffer_size, (int, np.integer)) or buffer_size < 1:
-            raise ChainError(f"shuffle: buffer_size={buffer_size!r} must be a whole number, 1 or more")
-        return self._with(links.Reservoir(self.node, int(buffer_size), int(seed)))
+        size, named = whole("shuffle", "buffer_size", buffer_size, 1), whole("shuffle", "seed", seed)
+        return self._with(links.Reservoir(self.node, size, named))
 
     def partition(self, num_partitions: int, partition: int) -> Self:
         """Every ``num_partitions``-th sample from number ``partition`` on."""
-        part_of("partition", num_partitions, partition)
+        num_partitions, partition = part_of("partition", num_partitions, partition)
         return self._with(links.Every(self.node, num_partitions, partition, False))
 
     def _share(self, num_shards: int, index: int) -> Self:
-        part_of("shard", num_shards, index)
+        num_shards, index = part_of("shard", num_shards, index)
         return self._with(links.Every(self.node, num_shards, index, True))
 
     def take(self, count: int) -> Self:

@@ -124,12 +124,14 @@ class Transforms(Described):
 
     def rename_key(self, key: str, output_key: str) -> Self:
         """The value of ``key`` under another name."""
+        key, output_key = names("rename_key", "key", (key, output_key))
         shown = f".rename_key({key!r}, {output_key!r})"
         change = partial(links.rename, key=key, output_key=output_key)
         return self._with(links.Edit(self.node, change, shown, renames=(key, output_key)))
 
     def filter_key(self, key: str, remove: bool = False) -> Self:
         """Only this key, or all but this key with ``remove=True``."""
+        (key,) = names("filter_key", "key", (key,))
         shown = f".filter_key({key!r}{', remove=True' if remove else ''})"
         return self._with(links.Edit(self.node, partial(links.select_keys, key=key, remove=remove), shown))
 
