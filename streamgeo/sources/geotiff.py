@@ -216,6 +216,13 @@ class GeoTiffScene(Scene):
             else:
                 self._layout.read(whole, out[at : at + count], put)
 
+    @property
+    def chunks(self) -> tuple[int, ...] | None:
+        """Tiles or strips."""
+        if not isinstance(self._layout, TiffChunks):
+            return None
+        return self._layout.chunks[-len(self.shape) :]
+
     def foresee(self, window: Window) -> bool:
         """Have the chunks of a window fetched, where it is known by now where they lie."""
         layout = self.__dict__.get("_layout")  # the first read of all finds it
