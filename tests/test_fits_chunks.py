@@ -632,3 +632,66 @@ def test_codes_that_would_never_end_are_refused(settings, tmp_path):
     path = table(tmp_path / "a.fits", (4, 8), (4, 8), 16, "RICE_1", blobs, ZNAME1=name, ZVAL1=value)
     with pytest.raises(OpenError, match=f"{name} = {value}".replace("-", "[-]")):
         open_scene(str(path)).read()
+
+
+@pytest.mark.parametrize(("at", "what"), [(2, "pixels"), (6, "pixels"), (22, "bit planes")])
+def test_hcompress_tiles_that_lie_do_not_reach_the_decoder(at, what, tmp_path):
+    """It would write beyond its memory, or shift numbers away."""
+    array = picture("i2", (40, 50))
+    path = compressed(tmp_path / "a.fits", array, "HCOMPRESS_1", (20, 25))
+    table = open_scene(str(path))._chunks(0)._table
+    data = bytearray(path.read_bytes())
+    data[int(table.starts[1]) + at] = 255
+    path.write_bytes(data)
+    scene = open_scene(str(path), raw=True)
+    with pytest.raises(
+        OpenError, match=rf"tile 1 of hdu 1 of .*a\.fits is damaged \(HCOMPRESS says .*{what}"
+    ):
+        scene.read()
+    assert same(scene.read(Window(x=(0, 25))), array[:, :25])
+
+
+@pytest.mark.parametrize(("word", "value"), [(1, -5), (1, 30000), (3, 32767), (4, 99), (4, -3), (2, 32767)])
+def test_plio_tiles_that_lie_do_not_reach_the_decoder(word, value, tmp_path):
+    array = np.abs(picture("i2", (40, 50))) // 9
+    path = compressed(tmp_path / "a.fits", array, "PLIO_1", (5, 50))
+    table = open_scene(str(path))._chunks(0)._table
+    data = bytearray(path.read_bytes())
+    start = int(table.starts[3]) + 2 * word
+    data[start : start + 2] = value.to_bytes(2, "big", signed=True)
+    path.write_bytes(data)
+    with pytest.raises(OpenError, match=r"tile 3 of hdu 1 of .*a\.fits is damaged \(PLIO says"):
+        open_scene(str(path)).read()
+
+
+@pytest.mark.parametrize("codec", ["RICE_1", "GZIP_1", "GZIP_2"])
+@pytest.mark.parametrize(("size", "offset"), [(-(1 << 31), 0), (7, -(1 << 20)), (0, 0), (1 << 30, 0)])
+def test_tiles_that_cannot_be_where_they_should_be(codec, size, offset, tmp_path):
+    path = compressed(tmp_path / "a.fits", picture("i2", (40, 50)), codec, (8, 50))
+    with fits.open(path, disable_image_compression=True) as hdus:
+        row = hdus[1].fileinfo()["datLoc"] + 3 * hdus[1].header["NAXIS1"]
+    data = bytearray(path.read_bytes())
+    data[row : row + 8] = np.array([size, offset], ">i4").tobytes()
+    path.write_bytes(data)
+    with pytest.raises(OpenError, match=r"tile 3 of hdu 1 of .*a\.fits is damaged \(.*bytes"):
+        open_scene(str(path)).read()
+
+
+@pytest.mark.parametrize("keyword", ["TFIELDS", "ZNAXIS", "NAXIS"])
+def test_a_header_that_counts_without_end(keyword, tmp_path):
+    """astropy would count."""
+    path = compressed(tmp_path / "a.fits", picture("i2", (40, 50)), "RICE_1", (8, 50))
+    data = path.read_bytes()
+    at = data.index(f"{keyword:8}=".encode(), 2880) + 10
+    path.write_bytes(data[:at] + b"9999999".rjust(20) + data[at + 20 :])
+    with pytest.raises(OpenError, match=rf"a\.fits: {keyword} = 9999999 exceeds 999"):
+        open_scene(str(path))
+
+
+def test_sizes_below_zero_are_no_image(tmp_path):
+    path = compressed(tmp_path / "a.fits", picture("i2", (40, 50)), "RICE_1", (8, 50))
+    data = path.read_bytes()
+    at = data.index(b"ZNAXIS1 =") + 10
+    path.write_bytes(data[:at] + b"-1".rjust(20) + data[at + 20 :])
+    with pytest.raises(OpenError, match=r"a\.fits"):
+        open_scene(str(path))

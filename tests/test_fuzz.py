@@ -127,7 +127,7 @@ BASES: dict[str, list[tuple[Make, Any, dict[str, Any]]]] = {
         (_h5, I2, {**SLABS, "compression": "lzf", "libver": "latest"}),
         (_h5, I2, {**SLABS, "fletcher32": True, "maxshape": (None, 50)}),
         (_h5, I2, {}),
-        (_h5, I2, {**SLABS, "compression": "szip"}),
+        (_h5, I2, {**SLABS, "compression": "szip", "fletcher32": True}),
         (_h5, CUBE, {"chunks": (1, 16, 20), "compression": "gzip", "fletcher32": True, "libver": "latest"}),
         (_h5, I2, {**SLABS, "scaleoffset": 0}),
     ],

@@ -21,7 +21,7 @@ from tests.test_geotiff_chunks import LAYOUTS, expected, same
 
 TILES = {"tiled": True, "blockxsize": 32, "blockysize": 16}
 STRIPS = {"blockysize": 16}
-pytestmark = pytest.mark.filterwarnings("ignore:.*beyond the range")
+pytestmark = pytest.mark.filterwarnings("ignore:.*beyond the range", "ignore:overflow encountered in cast")
 
 
 @pytest.fixture(autouse=True)
@@ -139,9 +139,10 @@ def test_lerc_with_nan(tmp_path: Path, codec: str, layout: dict) -> None:
         one[:, 5:40, 5:30] = np.nan
         mixed, nothing, many = one.copy(), np.full_like(one, np.nan), image(dtype, 9, 61, 75)
         mixed[1, 30:35] = many[3, 5:40] = np.nan
-        for values, more in ((one[:1], {}), (one, {}), (mixed, {}), (mixed, {"interleave": "band"}), (nothing, {}),
-                             (many, {}), (one, {"nodata": np.nan}),
-                             (np.nan_to_num(one, nan=-9999), {"nodata": -9999})):  # fmt: skip
+        filled = np.nan_to_num(one, nan=-9999)
+        ways = [(values, {}) for values in (one[:1], one, mixed, nothing, many)]
+        ways += [(mixed, {"interleave": "band"}), (one, {"nodata": np.nan}), (filled, {"nodata": -9999})]
+        for values, more in ways:
             path = write(tmp_path / "a.tif", values, compress=codec, max_z_error=error, **layout, **more)
             assert "lerc" in same(path, 4).reader
 
@@ -253,3 +254,18 @@ def test_cogs(tmp_path: Path, options: dict) -> None:
     same(path, 6)
     for level in (0, 1):
         same(path, 6, overview=level)
+
+
+def test_a_chunk_that_cannot_hold_what_the_header_claims(tmp_path: Path) -> None:
+    """GDAL finds out after minutes."""
+    path = Path(write(tmp_path / "a.tif", image("float32", 1, 40, 50), compress="zstd", **TILES))
+    with tifffile.TiffFile(path) as file:
+        tag = file.pages[0].tags["SamplesPerPixel"]
+    data = bytearray(path.read_bytes())
+    data[tag.valueoffset : tag.valueoffset + 2] = b"\xff\xff"
+    path.write_bytes(data)
+    scene = open_scene(str(path), bands=1, raw=True)
+    with pytest.raises(
+        sg.OpenError, match=r"tile \(0, 0, 0\) of .*a\.tif is damaged: \d+ bytes of zstd cannot hold"
+    ):
+        scene.read(sg.Window(y=(0, 1), x=(0, 1)))

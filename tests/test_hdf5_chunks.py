@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from streamgeo.chunks import CACHE
 from streamgeo.errors import OpenError
-from streamgeo.sources import hdf5
+from streamgeo.sources import hdf5, netcdf
 from streamgeo.sources.hdf5 import open_scene
 from streamgeo.window import Window
 from tests.netcdf_made import same
@@ -394,3 +394,43 @@ def test_a_size_that_a_header_claims_is_not_believed(tmp_path):
     assert not scene.read(Window(dim_0=(1 << 39, (1 << 39) + 9), dim_1=(0, 9))).any()
     with pytest.raises(OpenError, match="does not fit in memory"):
         scene.read()
+
+
+@pytest.mark.parametrize("options", [{}, {"fletcher32": True}, {"compression": "gzip"}], ids=str)
+def test_an_index_that_lists_chunks_of_no_bytes(options, tmp_path):
+    """The library takes four bytes of a checksum from the nothing that is there, and dies."""
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        dataset = file.create_dataset("a", data=numbers((64, 64), "<i4"), chunks=(16, 32), **options)
+        chunk = dataset.id.get_chunk_info(3)
+    data = bytearray((tmp_path / "in.h5").read_bytes())
+    # A key of the tree: size, filters left out, where the chunk begins, and 0 for the bytes of a number.
+    key = (
+        np.array([chunk.size, 0], "<u4").tobytes() + np.array([16, 32, 0, chunk.byte_offset], "<u8").tobytes()
+    )
+    assert data.count(key) == 1
+    at = data.index(key)
+    for size, match in (
+        (0, r"bad0\.h5 is damaged: it lists chunks of 0 bytes"),
+        (3, r"chunk \(1, 1\) of 'a' .*damaged"),
+    ):
+        data[at : at + 4] = size.to_bytes(4, "little")
+        (tmp_path / f"bad{size}.h5").write_bytes(data)
+        with pytest.raises(OpenError, match=match):
+            open_scene(str(tmp_path / f"bad{size}.h5")).read()
+
+
+@pytest.mark.parametrize(("number", "size"), [(0, 8), (0, 0), (1, 1 << 20), (1, (1 << 64) - 1), (2, 1 << 63)])
+def test_a_heap_that_would_keep_the_library_for_ever(number, size, tmp_path):
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        file["a"] = numbers((9, 9), "<i4")
+        file["a"].attrs["words"] = ["one", "two", "three"]
+    data = bytearray((tmp_path / "in.h5").read_bytes())
+    heap = data.index(b"GCOL")
+    assert same(open_scene(str(tmp_path / "in.h5"), raw=True).read(), numbers((9, 9), "<i4"))
+    data[heap + 16 : heap + 18] = number.to_bytes(2, "little")
+    data[heap + 24 : heap + 32] = size.to_bytes(8, "little")
+    (tmp_path / "bad.h5").write_bytes(data)
+    (tmp_path / "bad.nc").write_bytes(data)
+    for opener, name in ((open_scene, "bad.h5"), (netcdf.open_scene, "bad.nc")):
+        with pytest.raises(OpenError, match=f"{name} is damaged: the objects in the heap at byte {heap}"):
+            opener(str(tmp_path / name))

@@ -44,8 +44,11 @@ def write(path: Path, values: Array | Readable, grid: Grid, template: Template) 
     order = [d for d in grid.dims if d not in template.dims] + [d for d in template.dims if d in grid.dims]
     pixels = pixels.transpose(*order)
     own = template.format == "numpy"
-    if own and template.raw and all(axis.located for axis in grid.axes):
-        pixels = exactly(pixels, np.dtype(template.carry["dtype"]), path.name)
+    stored = (
+        template.carry.get("dtype") if own and template.raw else None
+    )  # none where it came without a file
+    if stored is not None and all(axis.located for axis in grid.axes):
+        pixels = exactly(pixels, np.dtype(stored), path.name)
     if grid.locator is not None:
         warnings.warn(
             f"save: a NumPy file holds no georeference; {path.name} is written without", stacklevel=2

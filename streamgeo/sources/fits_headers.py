@@ -30,11 +30,16 @@ _VALUE = re.compile(
     rb"|(?P<bool>[TF])) *(?:/[ -~]*)?"
 )
 _PRINTABLE = bytes(range(32, 127))
+_COUNTED = re.compile(rb"(TFIELDS|Z?NAXIS) *= *\+?(\d{4,})")  # the standard has 999 of either at most
 Value = str | int | float | bool
 
 
 class Unusual(Exception):
     """A header that is left to astropy."""
+
+
+class Endless(Exception):
+    """A header that counts what it has up to a number at which no reader would arrive."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +128,12 @@ def read_header(fd: int, start: int) -> Header:
 
     Raises:
         Unusual: when it is not as the standard has it.
+        Endless: when it claims more columns or dims than can be.
     """
     text = _text(fd, start)
+    for claim in _COUNTED.finditer(text):
+        if claim.start() % _CARD == 0:
+            raise Endless(f"{claim[1].decode()} = {claim[2].decode()} exceeds 999, so the header is damaged")
     cards = _cards(text)
     first = text[:8]
     if first not in (b"SIMPLE  ", b"XTENSION") or (first == b"SIMPLE  ") != (start == 0):

@@ -14,7 +14,7 @@ import numpy as np
 from streamgeo.errors import OpenError, StreamGeoError
 from streamgeo.fits_cards import is_number
 from streamgeo.fits_packing import DTYPES, Packing
-from streamgeo.sources.fits_headers import Header, Unusual, headers
+from streamgeo.sources.fits_headers import Endless, Header, Unusual, headers
 from streamgeo.sources.handles import POOL
 
 Which = int | str | Sequence[int | str] | None
@@ -106,6 +106,8 @@ def _quickly(path: str, size: int, which: Which) -> list[Image] | None:
         found = [_quick_image(_pick(one, seen, walk), seen, size) for one in wanted]
     except (Unusual, OSError):
         return None
+    except Endless as claim:  # astropy would count
+        raise OpenError(f"open_fits: {path}: {claim}; fetch the file again") from None
     finally:
         os.close(fd)
     return found or None
@@ -205,7 +207,7 @@ def _walk(hdus: Any) -> Iterator[tuple[int, Any]]:
 
 
 def _is_image(hdu: Any) -> bool:
-    return bool(getattr(hdu, "is_image", False)) and len(hdu.shape) > 0 and all(hdu.shape)
+    return bool(getattr(hdu, "is_image", False)) and len(hdu.shape) > 0 and min(hdu.shape) > 0
 
 
 def _contents(hdus: Any) -> str:

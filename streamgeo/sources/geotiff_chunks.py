@@ -5,6 +5,7 @@ Formats: TIFF 6.0 (Adobe 1992), BigTIFF, TIFF Technical Notes 1 and 3 (predictor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.chunked import At, Chunked
+from streamgeo.errors import OpenError
 from streamgeo.slots import scratch
 from streamgeo.sources.layouts import Bytes, Identity, Mapped, Uncovered, read_at
 
@@ -24,6 +26,8 @@ Library = Callable[[At], Array]  # the values of a chunk as the reference librar
 _CODECS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate", 32773: "packbits", 34887: "lerc",
            34925: "lzma", 50000: "zstd", 50001: "webp"}  # fmt: skip
 _PREDICTORS = {1: "", 2: ", predictor 2", 3: ", predictor 3"}
+# How many times smaller bytes can become at most, where the format sets a bound.
+_RATIO = {"packbits": 64, "deflate": 1040, "lzw": 2800, "lzma": 10_000, "zstd": 1 << 16}
 _LARGEST = 1 << 31  # bytes of a decoded chunk
 _JPEG = 7
 _NODATA = 42113  # the tag in which GDAL keeps it, for all bands
@@ -91,6 +95,11 @@ class TiffChunks(Chunked):
         full = (rows if self._stored.strips else self._stored.rows, self._stored.cols, self.chunks[0])
         if not size and not offset:
             return self._missing(at, (full[2], *full[:2]))
+        need, codec = math.prod(full) * self.dtype.itemsize, _CODECS[self._stored.codec]
+        if size > 0 and need > _RATIO.get(codec, need) * size + 4096:  # GDAL would take its time to find out
+            raise OpenError(
+                f"read: tile {at} of {self.path} is damaged: {size} bytes of {codec} cannot hold {need}; fetch it again"
+            )
         try:
             pixels = self._pixels(self._bytes(offset, size), full)
         except (Damaged, ValueError, RuntimeError, TypeError, MemoryError):  # codecs have errors of their own
@@ -169,16 +178,16 @@ def _lerc(data: bytes) -> Array:
     """What a LERC chunk holds: NaN lies beside the numbers, in a mask for all bands or one for each."""
     import imagecodecs
 
-    made: tuple[Array, Array | None] = imagecodecs.lerc_decode(data, masks=True)
-    pixels, valid = made
+    found: Any = imagecodecs.lerc_decode(data, masks=True)
+    pixels, valid = found
     if valid is None:
-        return pixels
+        return np.asarray(pixels)
     if pixels.dtype.kind != "f":
         raise Damaged("lerc: integers are missing")
     if pixels.ndim == 3 and valid.shape == pixels.shape:  # bands with masks of their own come first
         pixels, valid = pixels.transpose(1, 2, 0), valid.transpose(1, 2, 0)
     pixels[~valid] = np.nan
-    return pixels
+    return np.asarray(pixels)
 
 
 # -- the header -----------------------------------------------------------------------------------------

@@ -151,9 +151,14 @@ def _empty(stored: Stored) -> ChunkIndex:
 def _contiguous(
     path: str, name: str, stamp: Identity, stored: Stored, dataset: Any, library: Library
 ) -> Layout:
+    import h5py
+
     offset, itemsize = dataset.get_offset(), stored.dtype.itemsize
-    if offset is None or dataset.get_storage_size() == 0:  # never written
+    before = h5py.h5i.get_file_id(dataset).get_create_plist().get_userblock()
+    if offset is None or offset == before - 1:  # never written: no address, to which a user block was added
         return Hdf5Chunks(path, name, stamp, stored, _empty(stored), library)
+    if dataset.get_storage_size() != math.prod(stored.shape) * itemsize:
+        raise Uncovered(f"its layout says {dataset.get_storage_size()} bytes")
     if offset + math.prod(stored.shape) * itemsize > stamp[0]:
         raise Uncovered(f"it reaches beyond the end of the file at {stamp[0]} bytes")
     strides = tuple(itemsize * math.prod(stored.shape[i + 1 :]) for i in range(len(stored.shape)))
