@@ -6,18 +6,19 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from numbers import Integral, Real
+from threading import Lock
 from typing import Any, Self, overload
 
 from numpy.typing import NDArray
 
 from streamgeo import engine, explain, links, outline
 from streamgeo.errors import ChainError, SampleError, StepError
+from streamgeo.gate import renewed_in_children
 from streamgeo.grid import Grid
 from streamgeo.parameters import function_name
 from streamgeo.plan import Run, finished, naming
 from streamgeo.predict import Watch
-from streamgeo.running import RAISE, OnError, Runner
+from streamgeo.running import RAISE, OnError, Runner, policy
 from streamgeo.scene import Scene
 from streamgeo.stats import Stats
 from streamgeo.vocabulary import array_kernels
@@ -201,9 +202,16 @@ class Buffer(BufferOrder, BufferBatches, Chain):
 
 
 class _Hand:
-    """The pass of a stream that ``next`` reads; a copy of the stream begins without one."""
+    """The pass of a stream that ``next`` reads, from any thread; a copy of the stream begins without one."""
 
-    iterator: Iterator[Sample] | None = None
+    def __init__(self) -> None:
+        self.iterator: Iterator[Sample] | None = None
+        self.renew()
+        renewed_in_children(self)
+
+    def renew(self) -> None:
+        """A new lock, as in a forked child."""
+        self.lock = Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Hand, ()
@@ -253,10 +261,10 @@ class Stream(StreamOrder, StreamBatches, Readers, Chain):
 
     def next(self) -> Sample:
         """The next sample of a pass of the stream's own, an empty dict at its end and until :meth:`reset`."""
-        if self._hand.iterator is None:
-            self._hand.iterator = iter(self)
-        sample: Sample = next(self._hand.iterator, {})
-        return sample
+        with self._hand.lock:
+            self._hand.iterator = self._hand.iterator or iter(self)
+            iterator = self._hand.iterator
+        return next(iterator, {})
 
     def reset(self) -> None:
         """Let :meth:`next` begin the next epoch. A ``for`` begins one by itself, and is not disturbed."""
@@ -285,14 +293,7 @@ class Stream(StreamOrder, StreamBatches, Readers, Chain):
             ChainError: on reading, when more were skipped: at once for a number; a share is looked at from the
                 100th sample on, and at the end of the epoch.
         """
-        if action not in ("raise", "skip"):
-            raise ChainError(f'on_error: {action!r} must be "raise" or "skip"')
-        given: Any = limit
-        whole_number = isinstance(given, Integral)
-        number = isinstance(given, Real) and not isinstance(given, bool)
-        if not number or not limit >= 0 or (not whole_number and limit > 1):
-            raise ChainError(f"on_error: limit={limit!r} must be a whole number, or a share from 0.0 to 1.0")
-        return type(self)(self.node, OnError(action, int(limit) if whole_number else float(limit)), self.line)
+        return type(self)(self.node, policy(action, limit), self.line)
 
     def progress(self) -> Self:
         """The same stream, with one line of progress on the terminal while it is read.

@@ -97,8 +97,6 @@ def as_paths(value: Any) -> list[str]:
             return [value.tobytes().decode()]
         if value.dtype.kind in "US":
             return [name if isinstance(name, str) else name.decode() for name in np.ravel(value).tolist()]
-        if value.dtype == object:  # a list of pathlib.Path in a sample
-            value = value.ravel().tolist()
     if isinstance(value, Sequence) and value:
         return [name for part in value for name in as_paths(part)]
     raise OpenError(f"open: {value!r} is not a path; give text, a pathlib.Path, or a list of these")

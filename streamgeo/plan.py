@@ -277,6 +277,13 @@ class StepScene(Scene):
         )
 
 
+def origin(scene: Scene) -> Scene:
+    """The scene before the steps that were put off on it."""
+    while isinstance(scene, StepScene):
+        scene = scene.parent
+    return scene
+
+
 NO_CONTEXT = Context()
 
 

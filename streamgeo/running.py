@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from time import monotonic, perf_counter
 from typing import Any
 
+import numpy as np
+
 from streamgeo import meter as m
 from streamgeo.engine import Patience
 from streamgeo.errors import ChainError, SampleError, WaitError
@@ -41,6 +43,21 @@ class OnError:
 
 
 RAISE = OnError()
+
+
+def policy(action: str, limit: Any) -> OnError:
+    """What was asked for, checked.
+
+    Raises:
+        ChainError: for another action, or a limit that is neither a whole number nor a share.
+    """
+    if action not in ("raise", "skip"):
+        raise ChainError(f'on_error: {action!r} must be "raise" or "skip"')
+    whole = isinstance(limit, int | np.integer) and not isinstance(limit, bool)
+    share = isinstance(limit, float | np.floating) and limit <= 1
+    if not (whole or share) or not limit >= 0:
+        raise ChainError(f"on_error: limit={limit!r} must be a whole number, or a share from 0.0 to 1.0")
+    return OnError(action, int(limit) if whole else float(limit))
 
 
 @dataclass(eq=False)

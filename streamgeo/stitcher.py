@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from streamgeo.errors import ChainError, StepError
 from streamgeo.grid import Grid
-from streamgeo.plan import Place
+from streamgeo.plan import Place, origin
 from streamgeo.rows import Rows, RowsScene
 from streamgeo.scene import ArrayScene, Scene
 from streamgeo.step import Step
@@ -270,7 +270,10 @@ class Stitcher:
 
     def _scene(self, grid: Grid, place: Place, values: Array | Rows) -> Scene:
         source = place.scene
-        template = replace(source.template, nodata=UNKNOWN) if self.settings.decide else source.template
+        told = (
+            origin(source) if self.settings.steps is None else source
+        )  # whose units the values are in again
+        template = replace(told.template, nodata=UNKNOWN) if self.settings.decide else told.template
         name = self._own_name(source.name, source.files, place.index)
         if isinstance(values, Rows):
             return RowsScene(values, grid, template, name=name, files=source.files)

@@ -182,3 +182,21 @@ def test_a_permutation_is_told_by_all_its_numbers() -> None:
     order[1500], order[1501] = order[1501], order[1500]
     with pytest.raises(sg.ChainError, match="another chain"):
         b.perm(order).to_stream().load_state_dict(state)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+@pytest.mark.parametrize("stride", [1, 2, 7])
+def test_windows_of_neighbouring_samples(size: int, stride: int) -> None:
+    chain = numbers(0, 12).windows(size, stride)
+    expected = [list(range(start, start + size)) for start in range(0, 12 - size + 1, stride)]
+    assert [window["n"].tolist() for window in chain.prefetch(2, 2)] == expected
+    assert len(chain) == len(expected)
+    shuffled = [window["n"].tolist() for window in chain.shuffle(1)]
+    assert sorted(shuffled) == expected
+    stream = chain.prefetch(2, 2)
+    next(iter(stream))
+    stream.load_state_dict(stream.state_dict())
+    assert [window["n"].tolist() for window in stream] == expected[1:]
+    assert len(numbers(0, 3).windows(4)) == 0
+    again = eval("(" + repr(chain).replace("[...]", "[{'n': n} for n in range(12)]") + ")", {"sg": sg})
+    assert [window["n"].tolist() for window in again] == expected

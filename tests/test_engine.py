@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from streamgeo.engine import Engine
+from streamgeo.engine.board import _Board
 
 ROOT = Path(__file__).parents[1]
 
@@ -121,6 +122,7 @@ import os, signal, sys, threading, time
 from functools import partial
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with it ignored
 from streamgeo.engine import Engine
+from streamgeo.engine.board import _Board
 def give(i):
     time.sleep(0.005)
     return i
@@ -221,3 +223,16 @@ def test_short_and_long_tasks_in_turn(size: int, threads: int) -> None:
         except StopIteration:
             break
     assert got == drawn == list(range(len(pauses)))
+
+
+def test_the_consumer_goes_on_with_short_tasks_behind_one_long_one() -> None:
+    board: _Board[int] = _Board(iter(()), None, lambda value: 0)
+    board.inline = True
+    for _ in range(5):
+        board.timed(9.0)
+        assert board.inline
+        for _ in range(20):
+            board.timed(1e-5)
+    board.timed(9.0)
+    board.timed(9.0)
+    assert not board.inline

@@ -523,6 +523,24 @@ def test_damaged_bytes_never_crash(samples: Path, tmp_path: Path) -> None:
     assert "error" in outcomes
 
 
+def test_a_damaged_file_does_not_spoil_the_next(tmp_path: Path) -> None:
+    good = make(tmp_path / "good.tif", some((3, 200, 200), "float32"), compress="deflate", tiled=True,
+                blockxsize=64, blockysize=64)  # fmt: skip
+    whole, rng, failed = Path(good).read_bytes(), np.random.default_rng(0), 0
+    open_scene(good).read()  # its handle is kept
+    for number in range(10):
+        damaged = bytearray(whole)
+        for at in rng.integers(1000, len(whole), 200):
+            damaged[at] = int(rng.integers(0, 256))
+        (tmp_path / f"{number}.tif").write_bytes(damaged)
+        try:
+            open_scene(str(tmp_path / f"{number}.tif")).read()
+        except OpenError:
+            failed += 1
+        assert open_scene(good).attrs["colorinterp"] == ("gray", "undefined", "undefined")
+    assert failed
+
+
 def test_a_script_ends_quietly(tmp_path: Path) -> None:
     paths = [make(tmp_path / f"{i}.tif", some((1, 4, 5), "uint8")) for i in range(20)]
     code = "import sys\nfrom streamgeo.sources.geotiff import open_scene\nfor p in sys.argv[1:]: open_scene(p).read()"

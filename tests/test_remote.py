@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
 import json
 from pathlib import Path
 from xml.etree import ElementTree
@@ -48,16 +46,6 @@ MTL = """GROUP = LANDSAT_METADATA_FILE
 END_GROUP = LANDSAT_METADATA_FILE
 END
 """
-
-
-@pytest.mark.parametrize(
-    "module", ["indices", "landsat", "masks", "pansharpen", "radar", "radiometry", "reflectance", "resample"]
-)
-def test_examples_in_docstrings(module: str) -> None:
-    found = importlib.import_module(f"streamgeo.remote.{module}")
-    done = doctest.testmod(found, extraglobs={"np": np, "Path": Path, "sg": sg})
-    assert done.failed == 0
-    assert done.attempted > 0
 
 
 # -- radiometry -----------------------------------------------------------------------------------------
@@ -498,7 +486,12 @@ def test_bands_of_a_sample_may_be_paths(tmp_path: Path) -> None:
     bands = [files["B4"], files["B5"]]
     found = [
         sg.buffer_from_vector([{"image": given}]).key_transform("image", sg.open_geotiff())[0]["image"]
-        for given in (bands, [str(path) for path in bands])
+        for given in (bands, [str(path) for path in bands], tuple(bands))
     ]
     assert found[0].shape == (2, 40, 50)
-    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(*found[:2])
+    np.testing.assert_array_equal(*found[1:])
+    alone = sg.buffer_from_vector([{"image": bands[0]}])
+    np.testing.assert_array_equal(
+        alone.key_transform("image", sg.open_geotiff(bands=1))[0]["image"], found[0][0]
+    )

@@ -113,3 +113,9 @@ def test_what_is_no_unit_of_a_second(tmp_path: Path) -> None:
         helio.exposure()(np.ones(1), attrs={"EXPTIME": 0, "BUNIT": "DN"})
     attrs: dict[str, Any] = {"EXPTIME": 2.0, "BUNIT": "DN/s"}
     assert helio.exposure().undo(np.ones(1), attrs=attrs).tolist() == [2.0]  # what the way back sees
+
+
+def test_predictions_of_plain_arrays_are_saved(tmp_path: Path) -> None:
+    chain = sg.buffer_from_vector([{"x": np.arange(6)}]).key_transform("x", sg.patch(3)).batch(1)
+    (scene,) = chain.predict(lambda x: x + 0.5, key="x")
+    np.testing.assert_array_equal(np.load(scene.save(tmp_path / "x.npy")), np.arange(6) + 0.5)

@@ -151,3 +151,18 @@ def test_whole_scenes_are_read_by_the_threads(tmp_path: Path, monkeypatch: pytes
     assert readers == {False}
     windows = chain.prefetch(2, 2).key_transform("image", sg.patch(20))
     assert windows.scene("image", 1).grid.crs is not None  # scenes stay scenes before a patch
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_an_interrupt_that_a_library_made_another_error_of(threads: int) -> None:
+    def imported(x: np.ndarray) -> np.ndarray:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise ImportError("initialization failed") from error
+
+    chain = sg.buffer_from_vector([{"x": 1}] * 4).key_transform("x", imported)
+    stream = chain.prefetch(2, threads) if threads else chain.to_stream()
+    for one in (stream, stream.on_error("skip", 9), chain.batch(2).to_stream().on_error("skip", 9)):
+        with pytest.raises(KeyboardInterrupt):
+            list(one)

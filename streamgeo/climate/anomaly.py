@@ -22,7 +22,8 @@ from streamgeo.window import Window
 def anomaly(climatology: ArrayLike | str, std: ArrayLike | bool | None = None, by: By | None = None) -> Step:
     """Departure from a climatology: ``y = x - climatology``, divided by ``std`` where that is given.
 
-    The climatology lies on the grid of the whole file; each window takes its own part of it.
+    The inverse multiplies by ``std`` and adds the climatology. It lies on the grid of the whole file; each window
+    takes its own part of it.
 
     Args:
         climatology: in the units of the values: a number; an array of shape (lat, lon) on the two horizontal

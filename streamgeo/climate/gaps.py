@@ -208,8 +208,8 @@ def fill_time(dim: str | None = None, ends: bool = False, restore: bool = True) 
         ends: whether gaps at the beginning and the end take the nearest value; otherwise they stay NaN.
         restore: as in :func:`fill_gaps`.
 
-    A pixel without any value (land) stays NaN. A patch reads all times of its pixels, so it may cut time as
-    well. Floats keep their dtype, integers become float32.
+    A pixel without any value (land) stays NaN. The inverse opens the gaps again, as in :func:`fill_gaps`. A patch
+    reads all times of its pixels, so it may cut time as well. Floats keep their dtype, integers become float32.
 
     Raises:
         StepError: when it runs, without such a dim.

@@ -15,7 +15,7 @@ dtype, any metadata and any exception can come through. The guards, each for a f
 * a thread of mlx-data that goes to sleep in the very moment in which its stream is deleted is never woken, and the
   deletion waits for it (3 of 230,000 streams). So the stream is left to come to rest first;
 * a ticket costs tens of microseconds, and threads that share one interpreter hinder each other. Where tasks seem
-  short, the consumer runs a few itself to see; if they take next to nothing, it goes on so until one takes longer,
+  short, the consumer runs a few itself to see; if they take next to nothing, it goes on so until two take longer,
   and if they take not much longer than a ticket, one ticket stands for a group of them;
 * a child forked from under a live stream has the stream but not its threads. The stream is left alone for good,
   and from then on the child runs its tasks in the consumer's own thread: more threads there make the exit crash.
@@ -70,7 +70,8 @@ class _Board(Generic[T]):
         self.group = 1
         self.groups_of = 1  # how many a group may have
         self.short = 0  # short tasks in a row
-        self.spent = 0.0  # seconds that these took
+        self.lately = 0.0  # seconds that a task took of late
+        self.trial: list[float] = []  # seconds of those that the consumer ran to see
         self.tried = False  # the consumer ran some, and they were not worth it
         self.ended = self.closed = self.resting = self.inline = False
         self.ends: deque[int] = deque()  # by ticket of this stream: the number behind its last task
@@ -167,15 +168,18 @@ class _Board(Generic[T]):
             GATE.leave()
 
     def timed(self, took: float) -> None:
-        """Note how long a task took."""
-        if took > _SHORT:
-            self.short, self.spent, self.inline = 0, 0.0, False
+        """Note how long a task took. One long one by itself says little: the machine may have been busy."""
+        self.lately += (min(took, 3 * _SHORT) - self.lately) / 4
+        if self.lately > _SHORT:
+            self.short, self.inline = 0, False
             return
         self.short += 1
-        self.spent += took
-        if self.inline and self.short == _TRIED and self.spent > _TRIED * _NOTHING:
-            self.inline, self.tried = False, True
-            self.group = min(_GROUP, self.groups_of) if self.spent < _TRIED * _TICKET else 1
+        if self.inline and len(self.trial) < _TRIED:
+            self.trial.append(took)
+            usual = sorted(self.trial)[_TRIED // 2] if len(self.trial) == _TRIED else 0.0
+            if usual > _NOTHING:
+                self.inline, self.tried = False, True
+                self.group = min(_GROUP, self.groups_of) if usual < _TICKET else 1
 
     def here(self) -> T:
         """Run the next task in the consumer's own thread.
@@ -364,7 +368,7 @@ class Engine(Generic[T]):
         """Let the consumer run the next tasks; no worker draws meanwhile."""
         board.resting = True
         self._stop()
-        board.resting, board.inline, board.short, board.spent = False, True, 0, 0.0
+        board.resting, board.inline, board.short, board.trial = False, True, 0, []
 
     def _take_up_after_fork(self) -> None:
         """In a child: forget the parent's stream and locks; what was open in the parent runs here again."""

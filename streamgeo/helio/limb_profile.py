@@ -42,6 +42,9 @@ def limb_profile(degree: int = 5, *, rsun: Any = None) -> Step:
     Raises:
         StepError: for another degree; when it runs, for a grid that is not helioprojective, a header without
             radius, too few pixels on the disc, or a profile that is not above 0.
+
+    >>> limb_profile(degree=3)
+    sg.helio.limb_profile(degree=3)
     """
     if isinstance(degree, bool) or not isinstance(degree, (int, np.integer)) or not 1 <= degree <= 9:
         raise StepError(f"{_WHAT}: degree={degree!r} must be a whole number from 1 to 9")

@@ -33,6 +33,9 @@ def off_limb_mask(radius: float = 1.0, *, invert: bool = False, rsun: Any = None
     Raises:
         StepError: for a radius that is not above 0; when it runs, for a grid that is not helioprojective or a
             header without radius.
+
+    >>> off_limb_mask(radius=0.98)
+    sg.helio.off_limb_mask(radius=0.98)
     """
     what = "helio.off_limb_mask"
     reach = in_unit(radius, "", f"{what}: radius")
@@ -72,6 +75,9 @@ def mu_map(*, rsun: Any = None) -> Step:
 
     Raises:
         StepError: when it runs, for a grid that is not helioprojective or a header without radius.
+
+    >>> mu_map(rsun=960.0)
+    sg.helio.mu_map(rsun=960.0)
     """
     return Step(
         partial(_mu, rsun=checked_radius(rsun, "helio.mu_map")), reach=POINT, lossy="the values", units="1"
@@ -100,6 +106,9 @@ def radial_field(limit: float = 0.2, *, rsun: Any = None) -> Step:
     Raises:
         StepError: for a limit outside of 0 to 1; when it runs, for a grid that is not helioprojective or a header
             without radius.
+
+    >>> radial_field(limit=0.3)
+    sg.helio.radial_field(limit=0.3)
     """
     what = "helio.radial_field"
     lowest = in_unit(limit, "", f"{what}: limit")

@@ -42,7 +42,7 @@ def pointing(table: Mapping[str, Sequence[Any]] | None = None) -> Step:
 
     ``CRPIX = X0_MP + 1`` (X0_MP counts from 0), ``CDELT = IMSCALE``, ``CROTA2 = INSTROT + SAT_ROT``; the grid
     follows, so registration and all that asks for the place of a pixel use it. Use it before any step that moves
-    pixels. The inverse restores the cards of the file.
+    pixels. The inverse restores the cards of the file. Values, NaN among them, and their dtype stay.
 
     Args:
         table: the columns T_START, T_STOP (dates) and, by wavelength, A_171_X0, A_171_Y0, A_171_IMSCALE (arcsec)
@@ -56,6 +56,9 @@ def pointing(table: Mapping[str, Sequence[Any]] | None = None) -> Step:
     Raises:
         StepError: for a table without these columns; when it runs, for a header without the cards, a date outside
             of the table, or a grid without WCS.
+
+    >>> pointing()
+    sg.helio.pointing()
     """
     rows = None if table is None else _columns(table)
     moves = Moves(partial(_pointed, table=rows), _same_window)

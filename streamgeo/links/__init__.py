@@ -2,7 +2,7 @@
 
 from streamgeo.links.apply import Apply, applied, arrays, on_sample, written
 from streamgeo.links.base import Cursor, Link, Node, Ready, Task, epoch
-from streamgeo.links.batch import Batch, filling
+from streamgeo.links.batch import Batch, Windows, filling
 from streamgeo.links.cache import Cache, cached
 from streamgeo.links.choose import Choose
 from streamgeo.links.combine import Concatenate, Filter, Joined, Mix, Part, Zip, called, renumber, repr_of
@@ -65,6 +65,7 @@ __all__ = [
     "Task",
     "Unfold",
     "Vector",
+    "Windows",
     "Zip",
     "applied",
     "arrays",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -188,7 +189,16 @@ def epoch(node: Node, run: Run, cursor: Cursor = None, position: int = 0) -> Gen
 
 
 def numbered(error: Exception, number: int) -> SampleError:
-    """As :class:`naming` does it: a sample costs less without the block."""
+    """As :class:`naming` does it: a sample costs less without the block.
+
+    Raises:
+        KeyboardInterrupt: where a library made another error of it, as some do while they are imported.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            raise cause
+        cause = cause.__cause__
     if not isinstance(error, SampleError):
         return SampleError(f"sample {number}: {says(error)}", index=number)
     return error if error.index is not None else at_sample(error, number)
@@ -202,13 +212,14 @@ def cause_of(error: Exception) -> BaseException | None:
 def as_value(value: Any) -> Any:
     """A value of a sample as an array that cannot be written to: it belongs to whoever made it.
 
-    Text stays text (a path), bytes become int8 as in mlx-data, a masked array gets NaN where it is masked.
+    Text stays text (a path), and paths become text; bytes become int8 as in mlx-data, a masked array gets NaN where
+    it is masked.
     """
     if type(value) is np.ndarray and value.dtype.isnative:  # nearly always
         view = value.view()
         view.setflags(write=False)
         return view
-    if isinstance(value, (str, np.str_)):
+    if isinstance(value, (str, PurePath)):
         return np.str_(value)
     if isinstance(value, bytes):
         return np.frombuffer(value, np.int8)
@@ -220,6 +231,8 @@ def as_value(value: Any) -> Any:
         return value.filled(np.nan) if value.dtype.kind in "fc" else value.data
     if hasattr(value, "to_value") and hasattr(value, "unit"):
         raise ChainError(f"a Quantity in {value.unit} would lose its unit in a sample; give .to_value(unit)")
+    if isinstance(value, (list, tuple)) and any(isinstance(part, PurePath) for part in value):
+        value = [str(part) if isinstance(part, PurePath) else part for part in value]
     array = np.asarray(value)
     if array.dtype.kind == "O" and not isinstance(value, np.ndarray):
         raise ChainError(f"a value is a {type(value).__name__}; give an array, a number, text or bytes")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from streamgeo.errors import BatchError, SampleError, StepError
 from streamgeo.links.bare import Bare, Parts, bare_of
-from streamgeo.links.base import Cursor, Link, Task, cause_of, numbered
+from streamgeo.links.base import Cursor, Link, Node, Task, cause_of, numbered
 from streamgeo.meter import BATCH, span
 from streamgeo.parameters import literal
 from streamgeo.plan import Item, Run, Unread, outlined
@@ -55,10 +55,14 @@ class Batch(Link):
             low, high = int(self._edges[index]), int(self._edges[index + 1])
         else:
             low, high = index * self.size, min((index + 1) * self.size, self.before.length(run))
+        return self._made(range(low, high), index, run)
+
+    def _made(self, positions: range, number: int, run: Run) -> Item:
         if self._bare is not None:
-            return self._of_bare(self._bare, range(low, high), index, run)
+            return self._of_bare(self._bare, positions, number, run)
         slots = replace(run, slots=True)
-        return self._stack([partial(self.before.item, i, slots) for i in range(low, high)], index, run)
+        group = [partial(self.before.item, position, slots) for position in positions]
+        return self._stack(group, positions.start, number, run)
 
     def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
         """One function a batch; whichever thread calls it makes all its samples."""
@@ -85,10 +89,10 @@ class Batch(Link):
         return self.size[number] if number < len(self.size) else 0
 
     def _task(self, group: Sequence[Task], number: int, run: Run) -> Task:
-        return Task(partial(self._stack, group, number, run), [group[-1].after, number + 1])
-
-    def _stack(self, group: Sequence[Callable[[], Item]], number: int, run: Run) -> Item:
         first = number * self.size if isinstance(self.size, int) else int(self._edges[number])
+        return Task(partial(self._stack, group, first, number, run), [group[-1].after, number + 1])
+
+    def _stack(self, group: Sequence[Callable[[], Item]], first: int, number: int, run: Run) -> Item:
         slots, parts = _Slots(len(group), self.dim), dict[int, Item]()
         failed: dict[int, SampleError] = {}
         with span(BATCH):
@@ -203,6 +207,35 @@ def _name(part: Item) -> str:
     for place in part.places.values():
         return f"sample {part.index} ({place.scene.name})"
     return f"sample {part.index}"
+
+
+@dataclass(frozen=True, eq=False)
+class Windows(Batch):
+    """Neighbouring samples of a buffer stacked along a new leading axis, from each ``stride``-th one on."""
+
+    stride: int = 1
+
+    def length(self, run: Run) -> int:
+        """How many samples an epoch has."""
+        return max(0, (self.before.length(run) - self._long) // self.stride + 1)
+
+    def item(self, index: int, run: Run) -> Item:
+        """One window."""
+        first = index * self.stride
+        return self._made(range(first, first + self._long), index, run)
+
+    def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
+        """One function a window."""
+        return Node.tasks(self, run, cursor)
+
+    @property
+    def _long(self) -> int:
+        assert isinstance(self.size, int)
+        return self.size
+
+    def text(self) -> str:
+        """The call that made it."""
+        return f".windows({self.size}{f', {self.stride}' if self.stride != 1 else ''})"
 
 
 @dataclass(eq=False, slots=True)

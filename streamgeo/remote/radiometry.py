@@ -48,8 +48,8 @@ def toa_reflectance(gain: PerBand, offset: PerBand, sun_elevation: float) -> Ste
         gain, offset: one number for all, or a vector with one for each band, which applies to axis -3.
         sun_elevation: of the centre of the scene, degrees above the horizon.
 
-    NaN stays NaN, nothing is clipped. Floats keep their dtype, integers become float32. Source: USGS, Landsat
-    8 Data Users Handbook (LSDS-1574), chapter 5.
+    NaN stays NaN, nothing is clipped; the inverse gives digital numbers as floats. Floats keep their dtype,
+    integers become float32. Source: USGS, Landsat 8 Data Users Handbook (LSDS-1574), chapter 5.
 
     Raises:
         StepError: for a gain that is 0, an elevation that is not above 0 and at most 90 degrees, or (when it
@@ -77,8 +77,8 @@ def sentinel2(baseline: str | float, quantification: float = 10000.0) -> Step:
         quantification: ``QUANTIFICATION_VALUE`` of the product's metadata.
 
     The nodata value (0) must be NaN by then: see :func:`streamgeo.remote.nodata`. NaN stays NaN, nothing is
-    clipped. Floats keep their dtype, integers become float32. Source: ESA, Sentinel-2 Products Specification
-    Document, issue 14.9 (processing baseline 04.00).
+    clipped; the inverse gives digital numbers as floats. Floats keep their dtype, integers become float32. Source:
+    ESA, Sentinel-2 Products Specification Document, issue 14.9 (processing baseline 04.00).
 
     Raises:
         StepError: for a baseline that is no number, or a quantification that is not above 0.

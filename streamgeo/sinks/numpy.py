@@ -44,9 +44,7 @@ def write(path: Path, values: Array | Readable, grid: Grid, template: Template) 
     order = [d for d in grid.dims if d not in template.dims] + [d for d in template.dims if d in grid.dims]
     pixels = pixels.transpose(*order)
     own = template.format == "numpy"
-    stored = (
-        template.carry.get("dtype") if own and template.raw else None
-    )  # none where it came without a file
+    stored = template.carry.get("dtype") if own and template.raw else None  # None: it came from no file
     if stored is not None and all(axis.located for axis in grid.axes):
         pixels = exactly(pixels, np.dtype(stored), path.name)
     if grid.locator is not None:

@@ -107,13 +107,33 @@ class Decoder:
         return raw.view(self._stored.plain)
 
     def _rice(self, raw: Array, shape: tuple[int, ...]) -> Array:
-        count, stored = math.prod(shape), self._stored
+        out: Array = np.empty((1, math.prod(shape)), self._rice_type)
+        self.rice_tiles(raw, np.zeros(1, np.int64), np.array([len(raw)]), out)
+        return out.reshape(-1)
+
+    def rice_tiles(
+        self, data: Array, starts: NDArray[np.int64], sizes: NDArray[np.int64], out: Array
+    ) -> None:
+        """Decode several tiles of as many pixels each.
+
+        Args:
+            data: bytes of all of them; the guard lies behind.
+            starts, sizes: bytes of each.
+            out: of shape (tiles, pixels). Each is copied there at once: what the codec gives goes round in the
+                processor's cache, where all of it together would take fresh memory.
+        """
+        stored, count = self._stored, out.shape[1]
         # A block of pixels that are all alike takes 3 bits at least.
-        if count > len(raw) * 8 // 3 * stored.block:
-            raise Damaged(f"{len(raw)} bytes for {count} pixels")
-        return np.frombuffer(
-            self._codecs.decompress_rice_1_c(raw, stored.block, stored.width, count), self._rice_type
+        if count > int(sizes.min()) * 8 // 3 * stored.block:
+            raise Damaged(f"{sizes.min()} bytes for {count} pixels")
+        decode, block, width, kind = (
+            self._codecs.decompress_rice_1_c,
+            stored.block,
+            stored.width,
+            self._rice_type,
         )
+        for place, low, high in zip(out, starts.tolist(), (starts + sizes).tolist()):
+            place[...] = np.frombuffer(decode(data[low:high], block, width, count), kind)
 
     def _gzip(self, raw: Array, shape: tuple[int, ...]) -> Array:
         count = math.prod(shape)

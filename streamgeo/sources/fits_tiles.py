@@ -132,6 +132,8 @@ class FitsTiles(Chunked):
         rows = self._rows(ranges)
         low, data = self._bytes(rows)
         out = scratch("decoded", math.prod(shape) * stored.dtype.itemsize).view(stored.dtype).reshape(shape)
+        if self._in_a_row(out, rows, low, data):
+            return out
         steps = ([slice(i * n, i * n + n) for i in range(len(part))] for part, n in zip(numbers, stored.tile))
         parts = [out[place] for place in product(*steps)]
         if not self._fill_coded(parts, rows, low, data):
@@ -143,6 +145,29 @@ class FitsTiles(Chunked):
         """Rows of the table for the tiles whose numbers lie in these ranges."""
         numbers = [range(low, min(high, count)) for (low, high), count in zip(ranges, self._stored.tiles)]
         return np.ravel_multi_index(np.ix_(*numbers), self._stored.tiles).ravel()
+
+    def _in_a_row(self, out: Array, rows: NDArray[np.intp], low: int, data: Array) -> bool:
+        """Decode Rice tiles that follow one another in memory as in the file, such as rows of an image.
+
+        A row takes some tens of microseconds, and what Python does for a tile of any shape would be a fifth of it.
+        False where they do not lie so, or one is damaged.
+        """
+        stored, table = self._stored, self._table
+        split = next((axis for axis, n in enumerate(stored.tile) if n > 1), out.ndim - 1)
+        whole = stored.tile[split + 1 :] == stored.shape[split + 1 :]
+        if stored.codec != "RICE_1" or not whole or (out.size % len(rows) or self._marked or not data.size):
+            return False
+        if (
+            out.shape[split] % min(stored.tile[split], stored.shape[split])
+            or (table.how[rows] != CODED).any()
+        ):
+            return False
+        starts = table.starts[rows] - low
+        try:
+            self._decoder.rice_tiles(data, starts, table.sizes[rows], out.reshape(len(rows), -1))
+        except Exception:  # whichever it was comes out tile by tile
+            return False
+        return True
 
     def _fill_coded(self, parts: list[Array], rows: NDArray[np.intp], low: int, data: Array) -> bool:
         """Decode tiles into their places, if all are of the common kind; False when one is not, or is damaged."""

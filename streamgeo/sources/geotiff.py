@@ -135,10 +135,7 @@ class GeoTiffScene(Scene):
         if isinstance(self._layout, TiffChunks):
             _, rows, cols = self._layout.chunks
             how = f"chunks of {rows} x {cols} ({self._layout.codec})"
-        other = not self._raw and any(
-            band in self._about.masked and nodata is None
-            for band, nodata in zip(self._bands, self._about.nodata)
-        )
+        other = not self._raw and any(self._needs_gdal(number) for number in range(len(self._bands)))
         return f"{how}, their masks by rasterio{opened}" if other else f"{how}{opened}"
 
     @cached_property
@@ -174,12 +171,13 @@ class GeoTiffScene(Scene):
         if isinstance(self._layout, str):
             stored, masks = self._by_rasterio(bands, box, pixels=True)
         else:
+            numbers = [self._bands[number] for number in bands]
             puts = self._puts[part]
             if (put := puts[0]) is not None and puts.count(put) == len(puts):
-                self._fetch(bands, box, planes, put)
+                self._fetch(numbers, box, planes, put)
                 return
             stored = np.empty(planes.shape, self._stored)
-            self._fetch(bands, box, stored, np.copyto)
+            self._fetch(numbers, box, stored, np.copyto)
             masks = self._masks_of(stored, bands, box)
         if self._raw:
             planes[...] = stored
@@ -205,10 +203,9 @@ class GeoTiffScene(Scene):
             return None
         return _put_plain if nodata != nodata else _Masking(nodata)
 
-    def _fetch(self, bands: range, box: Any, out: Array, put: Put) -> None:
-        """Stored values of some bands, copied by ``put``; neighbouring bands at once."""
+    def _fetch(self, numbers: Sequence[int], box: Any, out: Array, put: Put) -> None:
+        """Stored values of bands of the file, counted from 1, copied by ``put``; neighbours at once."""
         assert not isinstance(self._layout, str)
-        numbers = [self._bands[number] for number in bands]
         for at, count in _runs(numbers):
             whole = ((numbers[at] - 1, numbers[at] - 1 + count), *box)
             if isinstance(self._layout, Mapped):
@@ -236,15 +233,26 @@ class GeoTiffScene(Scene):
     def _masks_of(self, stored: Array, bands: range, box: Any) -> list[Array | None]:
         """For each band its mask, 0 where missing; None where there is none."""
         masks: list[Array | None] = []
+        alpha: Array | None = None
         for plane, number in zip(stored, bands):
-            nodata = self._about.nodata[number]
-            if self._raw or self._bands[number] not in self._about.masked:
+            band, nodata = self._bands[number], self._about.nodata[number]
+            if self._raw or band not in self._about.masked:
                 masks.append(None)
+            elif band in self._about.hidden:
+                if alpha is None:
+                    alpha = np.empty((1, *plane.shape), self._stored)
+                    self._fetch([self._count], box, alpha, np.copyto)
+                masks.append(alpha[0])
             elif nodata is None or _nearly(plane, nodata):
                 masks += self._by_rasterio(range(number, number + 1), box, pixels=False)[1]
             else:
                 masks.append((plane != nodata).astype(np.uint8))
         return masks
+
+    def _needs_gdal(self, number: int) -> bool:
+        """Whether only GDAL says where a band is missing: by a mask in the file or beside it, or an odd nodata."""
+        band, known = self._bands[number], self._about
+        return band in known.masked and band not in known.hidden and known.nodata[number] is None
 
     def _by_rasterio(self, bands: range, box: Any, *, pixels: bool) -> tuple[Array, list[Array | None]]:
         numbers = [self._bands[number] for number in bands]

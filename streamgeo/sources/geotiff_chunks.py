@@ -6,6 +6,7 @@ Formats: TIFF 6.0 (Adobe 1992), BigTIFF, TIFF Technical Notes 1 and 3 (predictor
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +30,10 @@ _PREDICTORS = {1: "", 2: ", predictor 2", 3: ", predictor 3"}
 # How many times smaller bytes can become at most, where the format sets a bound.
 _RATIO = {"packbits": 64, "deflate": 1040, "lzw": 2800, "lzma": 10_000, "zstd": 1 << 16}
 _LARGEST = 1 << 31  # bytes of a decoded chunk
-_JPEG = 7
+_JPEG, _LERC = 7, 34887
 _NODATA = 42113  # the tag in which GDAL keeps it, for all bands
-_CMYK, _YCBCR, _CIELAB = 5, 6, 8
+_AS_STORED = (0, 1, 2, 3)  # colours that GDAL leaves as they are: white or black is zero, RGB, palette
+_LERC_PARAMETERS, _AROUND_LERC = 50674, {0: "", 1: "deflate", 2: "zstd"}
 
 
 class Damaged(Exception):
@@ -47,6 +49,7 @@ class Stored:
         bands: of the image; ``planar`` says that each has chunks of its own.
         rows, cols: of a full chunk; strips are as wide as the image, and the last one is cut short (``strips``).
         fills: for each band, what a pixel holds whose chunk is not stored; None where only GDAL can say.
+        around: the codec in which a LERC chunk is packed once more, if any.
     """
 
     shape: tuple[int, int]
@@ -59,6 +62,7 @@ class Stored:
     codec: int
     predictor: int
     fills: tuple[float | None, ...]
+    around: str = ""
 
 
 class TiffChunks(Chunked):
@@ -81,11 +85,13 @@ class TiffChunks(Chunked):
         self.shape = (stored.bands, *stored.shape)
         self.chunks = (1 if stored.planar else stored.bands, stored.rows, stored.cols)
         self.dtype = stored.dtype.newbyteorder("=")
-        self.codec = _CODECS[stored.codec] + _PREDICTORS[stored.predictor]
+        packed = f" in {stored.around}" if stored.around else ""
+        self.codec = _CODECS[stored.codec] + packed + _PREDICTORS[stored.predictor]
         self.key = ("geotiff", path, *identity, which)
         self._stored, self._places, self._library = stored, places, library
         self._across = -(-stored.shape[1] // stored.cols)
         self._down = -(-stored.shape[0] // stored.rows)
+        self._warned = False
 
     def decode(self, at: At) -> Array:
         """The values of one chunk; see :meth:`Chunked.decode`. What GDAL alone can make sense of, GDAL reads."""
@@ -102,8 +108,8 @@ class TiffChunks(Chunked):
             )
         try:
             pixels = self._pixels(self._bytes(offset, size), full)
-        except (Damaged, ValueError, RuntimeError, TypeError, MemoryError):  # codecs have errors of their own
-            return self._library(at)
+        except (Damaged, ValueError, RuntimeError, TypeError, MemoryError) as error:  # codecs have their own
+            return self._by_library(at, error)
         return pixels.transpose(2, 0, 1)
 
     def _missing(self, at: At, shape: tuple[int, int, int]) -> Array:
@@ -122,6 +128,17 @@ class TiffChunks(Chunked):
         """Where its bytes lie; see :meth:`Chunked.place`."""
         offset, size = self._place(at)
         return (offset, size) if offset > 0 and 0 < size <= self.identity[0] - offset else None
+
+    def _by_library(self, at: At, damage: Exception) -> Array:
+        """A chunk as GDAL reads it, which is told once a file."""
+        values = self._library(at)
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"read: chunk {at} of {self.path} is not what its header says ({damage}); rasterio reads it",
+                stacklevel=2,
+            )
+        return values
 
     def _bytes(self, offset: int, size: int) -> Bytes:
         if size <= 0 or offset <= 0 or offset + size > self.identity[0]:
@@ -162,6 +179,9 @@ def _image(codec: str, data: Any, shape: tuple[int, int, int], stored: Stored) -
     """A chunk that is an image file of its own."""
     import imagecodecs
 
+    if stored.around:  # what is packed is as large as the pixels at most, but for a header and a mask
+        most = 2 * shape[0] * shape[1] * shape[2] * stored.dtype.itemsize + (1 << 16)
+        data = getattr(imagecodecs, f"{stored.around}_decode")(data, out=most)
     pixels = imagecodecs.webp_decode(data, hasalpha=shape[2] == 4) if codec == "webp" else _lerc(data)
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
@@ -269,9 +289,7 @@ def _stored(page: Any, like: Like) -> Stored:
         raise Uncovered("it has more than two dims")
     if predictor == 2 and stored.itemsize == 8:
         raise Uncovered("predictor 2 with 64 bits")
-    photometric = int(page.photometric)
-    # GDAL turns them into others while it reads.
-    if photometric in (_YCBCR, _CIELAB) or (photometric == _CMYK and stored.itemsize == 1):
+    if int(page.photometric) not in _AS_STORED:  # GDAL turns CMYK, YCbCr and L*a*b* into RGB while it reads
         raise Uncovered(f"its colours are {page.photometric.name}")
     strips = not page.is_tiled
     rows, cols = (min(page.rowsperstrip, height), width) if strips else (page.tilelength, page.tilewidth)
@@ -281,7 +299,8 @@ def _stored(page: Any, like: Like) -> Stored:
     # rasterio says None also of a nodata that the dtype cannot hold, and GDAL then fills with one that it can.
     hidden = _NODATA in page.tags or Path(f"{page.parent.filehandle.path}.aux.xml").exists()
     fills = tuple(0.0 if value is None and not hidden else exact_nodata(value, stored) for value in nodata)
-    return Stored((height, width), bands, stored, planar, strips, rows, cols, codec, predictor, fills)
+    around = _around(page) if codec == _LERC else ""
+    return Stored((height, width), bands, stored, planar, strips, rows, cols, codec, predictor, fills, around)
 
 
 def exact_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
@@ -293,6 +312,15 @@ def exact_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
     limits = np.iinfo(dtype)
     exact = nodata == nodata and nodata == int(nodata) and limits.min <= nodata <= limits.max
     return int(nodata) if exact and dtype.itemsize < 8 else None
+
+
+def _around(page: Any) -> str:
+    """The codec around LERC."""
+    tag = page.tags.get(_LERC_PARAMETERS)
+    values = tag.value if tag is not None and isinstance(tag.value, tuple) else ()
+    if len(values) < 2 or values[1] not in _AROUND_LERC:
+        raise Uncovered(f"its LERC parameters are {values}")
+    return _AROUND_LERC[values[1]]
 
 
 def _places(page: Any, stored: Stored) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ class About:
         files: the raster, and what GDAL reads with it: masks and overviews beside it, parts of a VRT.
         dtype: that holds all of the bands.
         masked: which of them have a mask.
+        hidden: which of them the last band of the raster hides where it is 0, as alpha.
         packing: scale and offset of each.
         nodata: of each the value that is missing, where comparing tells; None where GDAL must say.
         header: all that a written file takes over, as plain values.
@@ -47,6 +48,7 @@ class About:
     files: tuple[str, ...]
     dtype: np.dtype[Any]
     masked: frozenset[int]
+    hidden: frozenset[int]
     packing: tuple[tuple[float, float], ...]
     nodata: tuple[float | None, ...]
     header: dict[str, Any]
@@ -74,6 +76,7 @@ def about(path: str, bands: int | Sequence[int] | None, overview: int | None) ->
         count, nodatavals = src.count, tuple(src.nodatavals)
     dtype = np.dtype(header["dtype"])
     masked = frozenset(band for band, its in zip(chosen_bands, header.pop("masked")) if its)
+    hidden = frozenset(band for band, its in zip(chosen_bands, header.pop("hidden")) if its)
     packing = tuple(zip(header["scales"], header["offsets"]))
     nodata = tuple(
         exact_nodata(value, dtype) if simple else None
@@ -83,7 +86,9 @@ def about(path: str, bands: int | Sequence[int] | None, overview: int | None) ->
         "bands": chosen_bands,
         "read_mask": partial(mask_at, path=path, overview=overview, band=chosen_bands[0]),
     }
-    return About(count, nodatavals, driver, chosen_bands, grid, files, dtype, masked, packing, nodata, header)
+    return About(
+        count, nodatavals, driver, chosen_bands, grid, files, dtype, masked, hidden, packing, nodata, header
+    )
 
 
 def mask_at(
@@ -175,7 +180,7 @@ def _header(src: Any, bands: Sequence[int]) -> dict[str, Any]:
         return tuple(values[band - 1] for band in bands)
 
     flags = of_bands(src.mask_flag_enums)
-    colorinterp = tuple(kind.name for kind in of_bands(src.colorinterp))
+    colorinterp = of_bands(_colours(src))
     masked = [MaskFlags.all_valid not in kinds for kinds in flags]
     # A mask band goes with the file; nodata and alpha are in the values.
     here = {MaskFlags.alpha} if "alpha" in colorinterp else set()
@@ -200,8 +205,22 @@ def _header(src: Any, bands: Sequence[int]) -> dict[str, Any]:
         "interleave": src.interleaving.value if src.interleaving else None,
         "mask": "none" if not any(own) else "dataset" if whole else "bands",
         "masked": tuple(masked),
+        "hidden": tuple(MaskFlags.alpha in kinds for kinds in flags),
         "nodata_only": tuple(kinds == [MaskFlags.nodata] for kinds in flags),
     }
+
+
+def _colours(src: Any) -> list[str]:
+    """What each band shows.
+
+    rasterio takes the number of a colour for the code of an error, and then raises what GDAL remembers of the thread:
+    what went wrong last, in whatever file. Opening what is not there makes GDAL forget.
+    """
+    import rasterio
+
+    with suppress(rasterio.errors.RasterioIOError):
+        rasterio.open("/vsimem/streamgeo-nothing", sharing=False)
+    return [kind.name for kind in src.colorinterp]
 
 
 def _dtype(names: Sequence[str]) -> str:

@@ -195,6 +195,10 @@ class Hdf5Chunks(Chunked):
 class CompactArray(Hdf5Chunks):
     """A dataset that lies in its header, which holds 64 KiB at most: read once by the library, and kept."""
 
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.codec = "in its header, read once by the library"
+
     def decode(self, at: At) -> Array:
         """All of it."""
         return self._by_library(at)

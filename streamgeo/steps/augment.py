@@ -30,7 +30,7 @@ def random_flip(*dims: Dim, p: float = 0.5) -> Step:
         dims: by name (or by position); by default the two horizontal ones.
         p: from 0 to 1, for each dim on its own.
 
-    The dtype stays; the grid follows; the inverse flips back what was flipped.
+    The dtype stays, and NaN stays NaN; the grid follows; the inverse flips back what was flipped.
 
     Raises:
         StepError: for a p outside 0 to 1, or (when it runs) for a dim that is not there.
@@ -141,6 +141,10 @@ def add_noise(std: PerBand) -> Step:
 
     Raises:
         StepError: for a std that is not finite and above 0; when it runs, for complex values.
+
+    >>> x = np.array([1.0, np.nan])
+    >>> np.isnan(add_noise(0.1)(x, rng=np.random.default_rng(0))).tolist(), add_noise(0.1).undo(x).tolist()
+    ([False, True], [1.0, nan])
     """
     spread = numbers(std, "add_noise: std", positive=True)
     return Step(partial(_noisy, std=spread), _as_it_is, reach=SCENE, lossy="the values without noise")

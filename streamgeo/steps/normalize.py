@@ -14,7 +14,7 @@ from streamgeo.step import POINT, Step, register
 
 @register("normalize")
 def normalize(mean: PerBand, std: PerBand) -> Step:
-    """Scale to zero mean and unit standard deviation: ``y = (x - mean) / std``.
+    """Scale to zero mean and unit standard deviation: ``y = (x - mean) / std``; the inverse is ``y * std + mean``.
 
     Args:
         mean, std: in the units of the values. One number for all, or a vector with one for each band: a
@@ -36,7 +36,9 @@ def normalize(mean: PerBand, std: PerBand) -> Step:
 
 @register("minmax")
 def minmax(low: PerBand, high: PerBand) -> Step:
-    """Scale so that ``low`` becomes 0 and ``high`` becomes 1; values beyond stay beyond (see :func:`clip`).
+    """Scale so that ``low`` becomes 0 and ``high`` becomes 1, and back; values beyond stay beyond (see :func:`clip`).
+
+    ``y = (x - low) / (high - low)``; the inverse is ``y * (high - low) + low``.
 
     Args:
         low, high: in the units of the values; one number for all, or one for each band as in

@@ -49,7 +49,24 @@ class Batches(Described):
 
 
 class BufferBatches(Described):
-    """Batches of a Buffer whose samples have many sizes."""
+    """Batches of a Buffer: of neighbours, of samples of many sizes."""
+
+    def windows(self, size: int, stride: int = 1) -> Self:
+        """Neighbouring samples stacked along a new leading axis, from each ``stride``-th sample on: a time series.
+
+        A window that would end behind the last sample is left out. ``shuffle`` behind it shuffles windows; before
+        it, what is neighbouring.
+
+        >>> from streamgeo import buffer_from_vector
+        >>> series = buffer_from_vector([{"x": n} for n in range(5)])
+        >>> [window["x"].tolist() for window in series.windows(3, stride=2)]
+        [[0, 1, 2], [2, 3, 4]]
+
+        Raises:
+            ChainError: for a size or a stride below 1.
+        """
+        length, step = whole("windows", "size", size, 1), whole("windows", "stride", stride, 1)
+        return self._with(links.Windows(self.node, length, {}, {}, True, step))
 
     def dynamic_batch(
         self,
