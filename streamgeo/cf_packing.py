@@ -189,7 +189,7 @@ class Unpacking:
             if self.plain:
                 np.copyto(out, stored, casting="unsafe")
             elif self._few and stored.size >= _LOOKED_UP:
-                _split(partial(_look_up, _table(self)), out, stored, _BLOCK // 2)
+                _split(partial(_look_up, _table(self)), out, stored)
             else:
                 _split(self._block, out, stored)
 

@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 DTYPES = {8: "u1", 16: "i2", 32: "i4", 64: "i8", -32: "f4", -64: "f8"}
 BITPIX = {dtype: bitpix for bitpix, dtype in DTYPES.items()}
 _BZERO = {"u1": -128, "i2": 1 << 15, "i4": 1 << 31, "i8": 1 << 63}  # by the type in the file
-_BLOCK = (
-    1 << 15
-)  # numbers that are unpacked at a time: what lies between stored and physical stays in the L2 cache
+_BLOCK = 1 << 16  # numbers unpacked at a time: what lies between stored and physical stays in the L2 cache
 _SCRATCH = threading.local()
 _TWIN = {"u1": "i1", "i2": "u2", "i4": "u4", "i8": "u8"}
 _STORED = {twin: stored for stored, twin in _TWIN.items()}

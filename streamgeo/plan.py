@@ -215,6 +215,11 @@ class StepScene(Scene):
         else:
             out[...] = self._read(window)
 
+    @property
+    def chunks(self) -> tuple[int, ...] | None:
+        """Those of the file, where windows of it are read and no pixel moves."""
+        return self.parent.chunks if self.pushes_down and self.step.moves is None else None
+
     def foresee(self, window: Window) -> bool:
         """What a window of the step is computed from, where that is a window."""
         if not self.pushes_down or self.step.moves is not None:

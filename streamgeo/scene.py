@@ -57,6 +57,11 @@ class Scene(ABC):
         """Pixels of a window into an array of its shape and the scene's dtype; of any strides."""
         out[...] = self._read(window)
 
+    @property
+    def chunks(self) -> tuple[int, ...] | None:
+        """What is decoded at once, in pixels along each dim; None where any window costs its share alone."""
+        return None
+
     def foresee(self, window: Window) -> bool:
         """Said some time before a window is read: what it comes from may be fetched meanwhile.
 

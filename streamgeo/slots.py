@@ -6,6 +6,7 @@ as long as a good part of decoding. Slots are cut from large blocks, which come 
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import weakref
@@ -36,7 +37,7 @@ class Slots:
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """An array that is not filled."""
-        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        nbytes = math.prod(shape) * dtype.itemsize
         if not _SMALL <= nbytes <= _LARGE:
             return np.empty(shape, dtype)
         size = -(-nbytes // 64) * 64

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -54,6 +56,37 @@ def test_which_order_shuffle_takes() -> None:
     for wrong in (0, -1, 1.5, True, "near"):
         with pytest.raises(sg.ChainError, match="locality="):
             plain.shuffle(seed=1, locality=wrong)
+
+
+@pytest.mark.parametrize(("size", "stride", "block"), [(16, 16, 64), (64, 64, 32), (32, 16, 60), (1, 1, 32)])
+def test_the_patches_of_a_chunk_stay_in_one_window_of_blocks(
+    tmp_path: Path, size: int, stride: int, block: int
+) -> None:
+    """64 tiles of 64 x 64 pixels in four files: a block is whole rows of them, unless that is too much."""
+    import rasterio
+
+    profile = {"driver": "GTiff", "count": 1, "height": 256, "width": 256, "dtype": "uint8"}
+    for number in range(4):
+        with rasterio.open(
+            tmp_path / f"{number}.tif",
+            "w",
+            **profile,
+            tiled=True,
+            blockxsize=64,
+            blockysize=64,
+            compress="deflate",
+        ) as file:
+            file.write(np.zeros((256, 256), np.uint8), 1)
+    chain = sg.files(str(tmp_path / "*.tif"), key="x").key_transform("x", sg.open_geotiff())
+    chain = chain.key_transform("x", sg.patch(size=size, stride=stride))
+    count = len(chain)
+    expected = [localized(i, count, 3, 0, block) for i in range(min(count, 500))]
+    across = (256 - size) // stride + 1
+    numbers = []
+    for sample in chain.shuffle(seed=3).take(len(expected)):
+        (top, _), (left, _) = sample["x.window"][-2:]
+        numbers.append(int(sample["x.scene"]) * across**2 + top // stride * across + left // stride)
+    assert numbers == expected
 
 
 def test_it_mixes_well() -> None:

@@ -23,7 +23,7 @@ from streamgeo.links.order import (
     shuffled,
     strided,
 )
-from streamgeo.links.patches import Expand, shares_chunks
+from streamgeo.links.patches import Expand, near, shares_chunks
 from streamgeo.links.refill import Packing, Refill, by_function, dynamic_batch, packed
 from streamgeo.links.sources import Files, Iterable, MlxBuffer, Vector
 from streamgeo.links.steps import Edit, Map, rename, select_keys, transform_sample
@@ -78,6 +78,7 @@ __all__ = [
     "fixed_size",
     "listed",
     "made_ahead",
+    "near",
     "on_sample",
     "packed",
     "partition_size",

@@ -12,7 +12,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from streamgeo.chunks import ByteCache
-from streamgeo.errors import ChainError, SampleError, StepError
+from streamgeo.errors import ChainError, OpenError, SampleError, StepError
 from streamgeo.gate import renewed_in_children
 from streamgeo.headers import MANY, THREADS, looked_at
 from streamgeo.indexing import Frame, Known
@@ -22,6 +22,7 @@ from streamgeo.links.order import Repeat, Select
 from streamgeo.links.sources import Files, MlxBuffer, Vector
 from streamgeo.links.steps import Map
 from streamgeo.openers import Opener
+from streamgeo.order import localized
 from streamgeo.plan import Item, Place, Run, Unread, as_scene, grid_of_window, naming
 from streamgeo.scene import Scene
 from streamgeo.step import POINT
@@ -41,6 +42,7 @@ class _Scenes:
     failed: dict[Hashable, SampleError] = field(default_factory=dict)
     ends: dict[Hashable, list[int]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    block: int | None = None  # see Expand.block
     known: Known | None = None  # from the index of the files; see Expand._source
     sizes: dict[Frame, int] = field(default_factory=dict)  # patches of the scenes that the index tells
 
@@ -63,6 +65,8 @@ class _Scenes:
 
 
 _SLICE = 1024  # files whose size and time of modification one thread asks for in a row
+_BLOCK = 32  # patches that a shuffle keeps together at least
+_LARGEST_BLOCK = 4096  # and at most: an order is worked out for 16 blocks at a time
 _SCENE_COST = 64 << 10  # taken for the header of an open scene: about a thousand are kept
 
 
@@ -334,9 +338,32 @@ class Expand(Link):
             out.places[output] = Place(scene, number, window, partial(grid_of_window, scene, window), kept)
         return out
 
+    def block(self) -> int:
+        """How many consecutive patches share their chunks with each other, and with no others: by the first scene."""
+        state = self._state
+        if state.block is None:
+            chunks, layout = None, None
+            plain = all(isinstance(link, Files | Map | Select) for link in self.before.path)
+            if plain and self.before.length(Run()):
+                try:
+                    item, layout = self.scene(0, Run())
+                    chunks = item.values[self.keys[0]].chunks
+                except (SampleError, OpenError, StepError):
+                    pass  # it fails when its turn comes, which says why
+            band = layout.band(chunks) if layout is not None and chunks is not None else 1
+            state.block = band * -(-_BLOCK // band) if band <= _LARGEST_BLOCK else _BLOCK
+        return state.block
+
     def text(self) -> str:
         """The call that made it."""
         return self.shown
+
+
+def near(position: int, size: int, run: Run, *, seed: int, node: Node) -> int:
+    """Index at ``position`` of an order in which the patches of a chunk stay near one another."""
+    while not isinstance(node, Expand) and isinstance(node, Map):
+        node = node.before
+    return localized(position, size, seed, run.epoch, node.block() if isinstance(node, Expand) else _BLOCK)
 
 
 def mixes(node: Node) -> bool:

@@ -205,6 +205,13 @@ class FitsScene(Scene):
         for place, number in enumerate(range(len(self._images))[window["hdu"]]):
             self._fill(number, box, out[place])
 
+    @property
+    def chunks(self) -> tuple[int, ...] | None:
+        """Those of the first image."""
+        if self._maps[0] is not None:
+            return None
+        return ((1,) if self._stacked else ()) + self._chunks(0).chunks
+
     def foresee(self, window: Window) -> bool:
         """Have the tiles of a window fetched, where it is known by now where they lie."""
         box = tuple((window[dim].start, window[dim].stop) for dim in self._images[0].dims)

@@ -172,8 +172,8 @@ class GeoTiffScene(Scene):
             stored, masks = self._by_rasterio(bands, box, pixels=True)
         else:
             numbers = [self._bands[number] for number in bands]
-            puts = {self._put_of(number) for number in bands}
-            if len(puts) == 1 and (put := puts.pop()) is not None:
+            puts = self._puts[part]
+            if (put := puts[0]) is not None and puts.count(put) == len(puts):
                 self._fetch(numbers, box, planes, put)
                 return
             stored = np.empty(planes.shape, self._stored)
@@ -183,6 +183,12 @@ class GeoTiffScene(Scene):
             planes[...] = stored
         else:
             planes[...] = physical(stored, self._about.packing[part], masks, self.name)
+
+    @cached_property
+    def _puts(self) -> tuple[Put | None, ...]:
+        """That of each band; bands that are alike share one, so that comparing them costs nothing."""
+        known: dict[Put | None, Put | None] = {}
+        return tuple(known.setdefault(put, put) for put in map(self._put_of, range(len(self._bands))))
 
     def _put_of(self, number: int) -> Put | None:
         """How a band goes from its chunk to where it is wanted in one go; None where it needs more."""
@@ -206,6 +212,13 @@ class GeoTiffScene(Scene):
                 self._layout.read(tuple(slice(*part) for part in whole), out[at : at + count], put)
             else:
                 self._layout.read(whole, out[at : at + count], put)
+
+    @property
+    def chunks(self) -> tuple[int, ...] | None:
+        """Tiles or strips."""
+        if not isinstance(self._layout, TiffChunks):
+            return None
+        return self._layout.chunks[-len(self.shape) :]
 
     def foresee(self, window: Window) -> bool:
         """Have the chunks of a window fetched, where it is known by now where they lie."""

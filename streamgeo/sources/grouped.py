@@ -123,6 +123,12 @@ class GroupedScene(Scene):
         for position, i in enumerate(range(len(self._targets))[window[self._stack]]):
             self._fill(i, index, out[position])
 
+    @property
+    def chunks(self) -> tuple[int, ...] | None:
+        """Those of the first variable."""
+        found = self._found(0)
+        return ((1,) if self._stack else ()) + found.chunks if isinstance(found, Chunked) else None
+
     def foresee(self, window: Window) -> bool:
         """Have the chunks of a window fetched, where it is known by now where they lie."""
         box = tuple((window[dim].start, window[dim].stop) for dim in self._inner)

@@ -71,6 +71,12 @@ class StackedScene(Scene):
         """All files, in their order."""
         return tuple(file for part in self.parts for file in part.files)
 
+    @property
+    def chunks(self) -> tuple[int, ...] | None:
+        """Those of the first file."""
+        first = self.parts[0].chunks
+        return first if first is None or self.joins else (1, *first)
+
     def foresee(self, window: Window) -> bool:
         """Said to the files that have a part of the window."""
         lead, inner = window[self.dims[0]], Window({dim: window[dim] for dim in self.dims[1:]})

@@ -66,6 +66,14 @@ class Layout:
             box[dim] = (start, start + cut.size)
         return Window._of(box)
 
+    def band(self, chunks: Sequence[int]) -> int:
+        """How many consecutive patches a row of chunks holds: those along the first dim that is cut, and all behind."""
+        for axis, (cut, chunk) in enumerate(zip(self.cuts, chunks)):
+            if cut.count > 1:
+                rows = max(1, -(-chunk // cut.stride))
+                return min(rows, cut.count) * math.prod(other.count for other in self.cuts[axis + 1 :])
+        return 1
+
     def on(self, box: Window, dims: Sequence[str], shape: Sequence[int]) -> Window:
         """A window of this layout on a scene of the same patched dims; its other dims are taken whole."""
         patched = {self.dims[axis] for axis in self.patched}

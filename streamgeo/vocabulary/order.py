@@ -13,8 +13,6 @@ from streamgeo.digest import digest
 from streamgeo.errors import ChainError
 from streamgeo.vocabulary.base import Described, conditional, count_of, part_of, times_of, whole
 
-_BLOCK = 32  # patches: a few rows of chunks of a scene
-
 
 class BufferOrder(Described):
     """Other indices of the samples of a Buffer."""
@@ -34,20 +32,23 @@ class BufferOrder(Described):
             seed: names the order.
             locality: how many consecutive samples are kept together. Blocks of so many are permuted, and samples
                 mixed among 16 blocks at a time, so that what patches share (the chunks of their file) is decoded
-                once even when it does not all fit into memory. ``"auto"`` takes 32 behind ``patch``, and else
-                None: a permutation of all samples, each order as likely as any other.
+                once even when it does not all fit into memory. ``"auto"`` takes, behind ``patch``, the patches of
+                whole rows of chunks of the first scene, 32 at least; elsewhere it is None: a permutation of all
+                samples, each order as likely as any other.
 
         Raises:
             ChainError: for a seed or a locality that is no whole number, or a locality below 1.
         """
         whole("shuffle", "seed", seed)
-        block = (_BLOCK if links.shares_chunks(self.node) else None) if locality == "auto" else locality
+        block = None if locality == "auto" else locality
         if block is not None and (
             isinstance(block, bool) or not isinstance(block, (int, np.integer)) or block < 1
         ):
             raise ChainError(f'shuffle: locality={locality!r} must be a whole number above 0, None or "auto"')
         told = "" if locality == "auto" else f", locality={locality}"
         pick = partial(links.shuffled, seed=int(seed), block=None if block is None else int(block))
+        if locality == "auto" and links.shares_chunks(self.node):
+            pick = partial(links.near, seed=int(seed), node=self.node)
         return self._with(
             links.Select(self.node, pick, links.same_size, f".shuffle(seed={int(seed)}{told})", int(seed))
         )
