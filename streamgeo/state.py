@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamgeo.errors import ChainError
-from streamgeo.links import Cache, Cursor, Every, Files, Joined, Node, Prefetch, Shard
+from streamgeo.links import Cache, Cursor, Every, Files, Joined, Node, Prefetch, Select, Shard, block_of, near
 
 VERSION = 2
 
@@ -49,6 +49,8 @@ def _walk(node: Node) -> tuple[list[str], list[str]]:
             files += _paths(link.paths)
         if not isinstance(link, Prefetch | Shard | Joined) and not (isinstance(link, Every) and link.even):
             links.append(".cache()" if isinstance(link, Cache) else _short(link.text()))
+        if isinstance(link, Select) and getattr(link.pick, "func", None) is near:
+            links.append(f"in blocks of {block_of(link.before)}")  # by the chunks of the first file
     return links, files
 
 

@@ -404,3 +404,19 @@ def test_files_are_looked_at_when_the_stream_begins(tmp_path: Path, monkeypatch:
     assert len(looked) == 3
     next(iter(chain))  # gives no state
     assert len(looked) == 3
+
+
+def test_a_state_knows_the_blocks_of_its_order(tmp_path: Path) -> None:
+    """The default order keeps patches of a chunk together, so files of other chunks are shuffled otherwise."""
+    import h5py
+
+    marks = []
+    for rows in (8, 64):
+        path = tmp_path / str(rows) / "a.h5"
+        path.parent.mkdir()
+        with h5py.File(path, "w") as file:
+            file.create_dataset("v", data=np.zeros((512, 512), np.float32), chunks=(rows, 512), compression=1)
+        chain = sg.files(path, key="x").key_transform("x", sg.open_hdf5(dataset="v"))
+        stream = chain.key_transform("x", sg.patch(8)).shuffle(seed=1).to_stream()
+        marks.append([mark for mark in stream.state_dict()["fingerprint"] if "blocks" in mark])
+    assert marks == [["in blocks of 64"], ["in blocks of 512"]]

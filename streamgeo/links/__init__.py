@@ -23,7 +23,7 @@ from streamgeo.links.order import (
     shuffled,
     strided,
 )
-from streamgeo.links.patches import Expand, near, shares_chunks
+from streamgeo.links.patches import Expand, block_of, near, shares_chunks
 from streamgeo.links.refill import Packing, Refill, by_function, dynamic_batch, packed
 from streamgeo.links.sources import Files, Iterable, MlxBuffer, Vector
 from streamgeo.links.steps import Edit, Map, rename, select_keys, transform_sample
@@ -69,6 +69,7 @@ __all__ = [
     "Zip",
     "applied",
     "arrays",
+    "block_of",
     "by_function",
     "cached",
     "called",

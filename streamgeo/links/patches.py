@@ -361,9 +361,14 @@ class Expand(Link):
 
 def near(position: int, size: int, run: Run, *, seed: int, node: Node) -> int:
     """Index at ``position`` of an order in which the patches of a chunk stay near one another."""
+    return localized(position, size, seed, run.epoch, block_of(node))
+
+
+def block_of(node: Node) -> int:
+    """How many samples behind a link stay together in a local order; see :meth:`Expand.block`."""
     while not isinstance(node, Expand) and isinstance(node, Map):
         node = node.before
-    return localized(position, size, seed, run.epoch, node.block() if isinstance(node, Expand) else _BLOCK)
+    return node.block() if isinstance(node, Expand) else _BLOCK
 
 
 def mixes(node: Node) -> bool:
