@@ -29,8 +29,9 @@ $(VENV)/.bench: pyproject.toml | $(BIN)/python
 demo: $(VENV)/.plot  ## run the main job on made scenes
 	@$(BIN)/streamgeo demo
 
+# A process for each core; the tests of one file stay together, for they share what they made.
 test: $(VENV)/.test  ## style, types and tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-long: $(VENV)/.test  ## the checks that take minutes
 	@$(BIN)/python -m pytest -m long
