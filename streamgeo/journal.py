@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -97,9 +98,13 @@ class Journal:
                 if entry.rows is not None:
                     entry.rows.sync()
         self.position = first
-        self.kept = {name: {i: e.done for i, e in s.pending.items()} for name, s in stitchers.items()}
-        self.names = {name: s.names for name, s in stitchers.items()}
+        self.kept |= {name: stitcher.strips for name, stitcher in stitchers.items()}
+        self.names |= {name: stitcher.names for name, stitcher in stitchers.items()}
         self._put(self._starts[first])
+        live = {stitcher.path(index) for stitcher in stitchers.values() for index in stitcher.strips}
+        for path in self.folder.glob("*.rows"):
+            if stitchers and path not in live:  # of a scene that is saved, and the journal says so
+                path.unlink()
 
     def _put(self, cursor: Any) -> None:
         content = {
@@ -107,14 +112,17 @@ class Journal:
             "saved": self.saved, "kept": self.kept, "names": self.names,
         }  # fmt: skip
         beside = self._path.with_suffix(".new")
-        beside.write_text(json.dumps(content))
+        with beside.open("w") as file:
+            json.dump(content, file)
+            file.flush()
+            os.fsync(file.fileno())
         beside.replace(self._path)
         self._written = monotonic()
 
     def prepare(self, stitcher: Stitcher, output: str) -> None:
         """Let the stitcher of an output keep its rows here, and go on where it was."""
         stitcher.folder = self.folder
-        stitcher.kept = self.kept.get(output, {})
+        stitcher.kept = dict(self.kept.get(output, {}))
         stitcher.names = self.names.get(output, {})
 
     def close(self) -> None:

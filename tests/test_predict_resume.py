@@ -103,6 +103,28 @@ def test_taken_up_after_every_batch(folder: Path, tmp_path: Path, shuffled: bool
             assert 999 - again.calls <= len(chain) - calls + 4
 
 
+def test_taken_up_again_and_again_with_several_scenes_in_flight(folder: Path, tmp_path: Path) -> None:
+    chain = chain_of(folder).shuffle(seed=5)
+    list(chain.predict(Stops(999), to=tmp_path / "whole"))
+    for calls in range(1, 4):
+        out = tmp_path / f"out{calls}"
+        for _ in range(2 * len(chain)):  # each time a little further; what is begun is not always seen again
+            try:
+                list(chain.predict(Stops(calls), to=out))
+            except RuntimeError:
+                continue
+            break
+        list(chain.predict(Stops(999), to=out))
+        assert files(out) == files(tmp_path / "whole")
+
+
+def test_rows_go_when_their_scene_is_saved(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for scene in chain_of(folder).predict(Stops(999), to=out):
+        assert len(list((out / ".streamgeo-predict").glob("*.rows"))) <= 1
+        assert np.isfinite(scene.array).all()
+
+
 def test_another_prediction_is_refused(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(RuntimeError):
