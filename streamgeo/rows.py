@@ -101,9 +101,13 @@ class Rows:
         data = memoryview(_HEAD.pack(at, stop, len(packed)) + packed)
         offset = self._end
         with self._opened() as file:
-            while data:
-                written = os.pwrite(file, data, offset)
-                data, offset = data[written:], offset + written
+            try:
+                while data:
+                    written = os.pwrite(file, data, offset)
+                    data, offset = data[written:], offset + written
+            except OSError as error:  # such as a full disk; what is in the file stays good
+                where = self._path or tempfile.gettempdir()
+                raise OSError(error.errno, f"predict: finished rows: {error.strerror}", str(where)) from error
         self._blocks.append(_Block(at, stop, self._end + _HEAD.size, len(packed)))
 
     def read(self, box: tuple[slice, ...]) -> Array:
