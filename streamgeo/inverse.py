@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgeo.answers import answers
 from streamgeo.errors import ChainError, MissingKeyError
 from streamgeo.links import Node
 from streamgeo.plan import Place, as_scene
@@ -23,6 +25,7 @@ from streamgeo.wayback import fit, undo_batch, undo_sample, way_back
 from streamgeo.window import Window
 
 Array = NDArray[Any]
+LOG = logging.getLogger("streamgeo")
 
 
 class Inverse:
@@ -39,6 +42,7 @@ class Inverse:
         self.node, self.key = node, key
         self.way = way_back(node, key)
         self.settings = Settings(check_blend(blend), fill=fill)
+        self._known = bool(self.way.scene or self.way.sample or self.way.batch)
 
     def __repr__(self) -> str:
         stages = [*self.way.batch[::-1], *self.way.sample[::-1], *self.way.scene[::-1]]
@@ -65,10 +69,11 @@ class Inverse:
         """The same as a :class:`~streamgeo.Scene`, with grid and header, that can be saved."""
         array = np.asarray(values)
         if self.way.patch is None and not self.way.opened:
+            self._check_key()
             array = undo_sample(self.way, undo_batch(self.way, array, {}), None, {})
             return as_scene(array, self.key)
         residuals: Mapping[str, Array] = {}
-        if not isinstance(sample, int):
+        if isinstance(sample, Mapping):
             self.way.need_first_epoch("inverse", "use predict")
             residuals = sample
         array = undo_batch(self.way, array, residuals)
@@ -108,9 +113,15 @@ class Inverse:
         """
         return Sink(self, where, options)
 
+    def _check_key(self) -> None:
+        """Refuse a key that no step has made and no sample has."""
+        if self.node.indexable and not self._known:
+            place_of(self.node, self.key, 0)
+            self._known = True
+
     def _number(self, sample: Mapping[str, Array] | int) -> int:
-        if isinstance(sample, int):
-            return sample
+        if not isinstance(sample, Mapping):
+            return int(sample)
         numbers = np.unique(numbers_of(sample, self.key, "inverse"))
         if numbers.size != 1:
             raise ChainError(
@@ -119,7 +130,7 @@ class Inverse:
         return int(numbers[0])
 
     def _windows(self, sample: Mapping[str, Array] | int, place: Place) -> list[Window]:
-        if not isinstance(sample, int):
+        if isinstance(sample, Mapping):
             return windows_of(sample, self.key, place.scene)
         assert self.way.patch is not None
         layout = self.way.patch.layout(place.scene.grid, place.scene.name)
@@ -138,8 +149,7 @@ class Sink:
     """
 
     def __init__(self, inverse: Inverse, where: str | Path, options: Mapping[str, Any]) -> None:
-        if inverse.way.batches > 1:
-            raise ChainError("inverse: the chain has batches of batches; batch once")
+        inverse.way.need_one_batch("inverse")
         inverse.way.need_first_epoch("inverse", "use predict")
         self._inverse, self._where, self._options = inverse, Path(where), dict(options)
         if self._where.exists() and not self._where.is_dir():
@@ -147,13 +157,16 @@ class Sink:
         self._stitcher = Stitcher(inverse.way, inverse.settings)
         self._finished: deque[Scene] = deque()
         self._places: dict[int, Place] = {}
+        self._whole: set[int] = set()
+        self._late = 0  # predictions for scenes that were whole already
         self._closed = False
 
     def put(self, batch: Mapping[str, Any], values: Any = None) -> None:
         """Predictions of a batch, or of one sample of a chain that is not batched.
 
         Args:
-            batch: as it came from the chain, in any order; under the key may stand the predictions.
+            batch: as it came from the chain, in any order; under the key may stand the predictions. Patches that
+                come again are left out; close() warns when their scene was whole already.
             values: the predictions, where they do not stand there.
 
         Raises:
@@ -163,8 +176,13 @@ class Sink:
         if self._closed:
             raise ChainError("inverse: put after close; make another sink")
         way, key = self._inverse.way, self._inverse.key
-        array = np.asarray(batch[key] if values is None else values)
+        if values is None and isinstance(batch, Mapping) and key not in batch:
+            raise MissingKeyError(
+                f"put: the batch has no {key!r}; put the predictions there, or give values="
+            )
         numbers = numbers_of(batch, key, "put")
+        way.need_cut("put")
+        (array,) = answers(batch[key] if values is None else values).values()
         if not numbers.ndim:
             batch = {name: np.asarray(value)[np.newaxis] for name, value in batch.items()}
             array, numbers = array[np.newaxis], numbers[np.newaxis]
@@ -173,10 +191,14 @@ class Sink:
         if len(array) != len(numbers):
             raise ChainError(f"put: {len(array)} predictions for a batch of {len(numbers)}")
         for number, index in enumerate(numbers.tolist()):
+            if index in self._whole:
+                self._late += 1
+                continue
             place = self._place(index)
             window = windows_of({k: v[number] for k, v in batch.items()}, key, place.scene)[0]
             scene = self._inverse.put(self._stitcher, array[number], cut_out(place, window), batch, number)
             if scene is not None:
+                self._whole.add(index)
                 self._save(scene)
                 del self._places[index]
 
@@ -194,6 +216,10 @@ class Sink:
         if self._closed:
             return
         self._closed = True
+        if self._late:
+            LOG.warning(
+                "put: left out %d predictions that came again after their scene was whole", self._late
+            )
         for scene in self._stitcher.close():
             self._save(scene)
 
@@ -221,6 +247,10 @@ def numbers_of(sample: Mapping[str, Any], key: str, what: str) -> Array:
     Raises:
         MissingKeyError: when it does not tell.
     """
+    if not isinstance(sample, Mapping):
+        raise ChainError(
+            f"{what}: this is {type(sample).__name__} and no batch; give the dict that the chain gave"
+        )
     for name in (f"{key}.scene", f"{key}.window"):
         if name not in sample:
             raise MissingKeyError(f"{what}: the sample has no {name!r}; give the batch as it came")

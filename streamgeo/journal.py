@@ -5,8 +5,10 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -39,7 +41,7 @@ class Journal:
         self.kept: dict[str, dict[int, int]] = {}
         self.names: dict[str, dict[str, int]] = {}
         self._starts: dict[int, Any] = {}
-        self._written = monotonic()
+        self._written, self._noted = monotonic(), 0
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = (folder / "lock").open("w")
         try:
@@ -64,12 +66,27 @@ class Journal:
     def _read(self) -> None:
         try:
             content = json.loads(self._path.read_text())
-            marks, version = content["marks"], content["version"]
-        except (ValueError, KeyError) as error:
+            if (version := content["version"]) != _VERSION:
+                raise ValueError(f"version {version}, and this is {_VERSION}")
+            marks = content["marks"]
+            self.position, self.cursor, self.names = (
+                content["position"],
+                content["cursor"],
+                content["names"],
+            )
+            self.saved = {int(index): paths for index, paths in content["saved"].items()}
+            for name, kept in content["kept"].items():
+                self.kept[name] = {int(index): strips for index, strips in kept.items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ChainError(
                 f"predict: {self._path} is no journal ({error}); remove its folder, or give resume=False"
             ) from None
-        if version != _VERSION or marks != self._marks:
+        self._check(marks)
+        self._noted = len(self.saved)
+        LOG.info("predict: taken up at batch %d; %d scenes are there", self.position, len(self.saved))
+
+    def _check(self, marks: Sequence[str]) -> None:
+        if marks != self._marks:
             told = next(
                 (f"{a!r} there, {b!r} here" for a, b in zip(marks, self._marks) if a != b), "its length"
             )
@@ -77,12 +94,6 @@ class Journal:
                 f"predict: {self.folder} holds another prediction that was not finished ({told}); finish that, or "
                 "give resume=False to start anew"
             )
-        self.position, self.cursor = content["position"], content["cursor"]
-        LOG.info("predict: taken up at batch %d; %d scenes are there", self.position, len(content["saved"]))
-        self.saved = {int(index): paths for index, paths in content["saved"].items()}
-        self.names = content["names"]
-        for name, kept in content["kept"].items():
-            self.kept[name] = {int(index): strips for index, strips in kept.items()}
 
     def update(self, stitchers: Mapping[str, Stitcher], position: int, cursor: Any) -> None:
         """After a batch whose finished scenes are saved: write where to go on, at most every two seconds."""
@@ -97,24 +108,32 @@ class Journal:
                 if entry.rows is not None:
                     entry.rows.sync()
         self.position = first
-        self.kept = {name: {i: e.done for i, e in s.pending.items()} for name, s in stitchers.items()}
-        self.names = {name: s.names for name, s in stitchers.items()}
-        self._put(self._starts[first])
+        self.kept |= {name: stitcher.strips for name, stitcher in stitchers.items()}
+        self.names |= {name: stitcher.names for name, stitcher in stitchers.items()}
+        self.cursor = self._starts[first]
+        self._put()
+        live = {stitcher.path(index) for stitcher in stitchers.values() for index in stitcher.strips}
+        for path in self.folder.glob("*.rows"):
+            if stitchers and path not in live:  # of a scene that is saved, and the journal says so
+                path.unlink()
 
-    def _put(self, cursor: Any) -> None:
+    def _put(self) -> None:
         content = {
-            "version": _VERSION, "marks": self._marks, "position": self.position, "cursor": cursor,
+            "version": _VERSION, "marks": self._marks, "position": self.position, "cursor": self.cursor,
             "saved": self.saved, "kept": self.kept, "names": self.names,
         }  # fmt: skip
         beside = self._path.with_suffix(".new")
-        beside.write_text(json.dumps(content))
+        with beside.open("w") as file:
+            json.dump(content, file)
+            file.flush()
+            os.fsync(file.fileno())
         beside.replace(self._path)
-        self._written = monotonic()
+        self._written, self._noted = monotonic(), len(self.saved)
 
     def prepare(self, stitcher: Stitcher, output: str) -> None:
         """Let the stitcher of an output keep its rows here, and go on where it was."""
         stitcher.folder = self.folder
-        stitcher.kept = self.kept.get(output, {})
+        stitcher.kept = dict(self.kept.get(output, {}))
         stitcher.names = self.names.get(output, {})
 
     def close(self) -> None:
@@ -122,5 +141,8 @@ class Journal:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def release(self) -> None:
-        """Let other processes use the folder."""
+        """Let other processes use the folder; scenes that were saved since it was last written are noted."""
+        if len(self.saved) > self._noted and self.folder.exists():
+            with suppress(OSError):  # what it says already is right too
+                self._put()
         self._lock.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgeo.answers import answers
 from streamgeo.errors import ChainError, MissingKeyError, SampleError, StepError
 from streamgeo.journal import Journal
 from streamgeo.links import Node, Ready, epoch
@@ -81,10 +82,17 @@ class Wanted:
             InverseError: when a step that must be undone has no inverse.
         """
         own = self.inverse is None or isinstance(self.inverse, Mapping)
-        if way_back(node, self.target, check=own).batches > 1:
-            raise ChainError("predict: the chain has batches of batches; batch once")
+        way_back(node, self.target, check=own).need_one_batch("predict")
         for output in self.inverse if isinstance(self.inverse, Mapping) else [""]:
             self.settings(output)
+
+    def check_outputs(self, outputs: Iterable[str]) -> None:
+        """Refuse inverses for outputs that a model does not have."""
+        unknown = self.inverse.keys() - set(outputs) if isinstance(self.inverse, Mapping) else set()
+        if unknown:
+            raise ChainError(
+                f"predict: inverse= names {sorted(unknown)}, and the model returned {sorted(outputs) or 'one array'}"
+            )
 
     def marks(self, node: Node, model: Model) -> list[str]:
         """What the result depends on, as far as it has a name."""
@@ -97,11 +105,17 @@ def as_steps(inverse: Steps) -> list[Step]:
 
     Raises:
         InverseError: when one has no inverse.
+        ChainError: when one moves pixels.
     """
     given = list(inverse) if isinstance(inverse, Sequence) else [inverse]
     steps = [entry if isinstance(entry, Step) else Step(_same, entry) for entry in given]
     for step in steps:
         step.need_inverse()
+        if step.moves is not None:
+            raise ChainError(
+                f"predict: inverse= has {step.label}, which moves pixels; give what changes values only, and let the "
+                "chain bring pixels back to their place"
+            )
     return steps
 
 
@@ -197,7 +211,12 @@ class Prediction:
         """Predictions of a batch into their scenes; those that are whole, by output, with their number."""
         if not sample:
             return
-        made = self._made(sample)
+        try:
+            self._check_turns(item)
+            made = self._made(sample)
+        except Exception as error:
+            error.add_note(f"predict: the model was given {self._told(item, sample)}")
+            raise
         rows = {name: self._rows(name, values, item) for name, values in made.items()}
         parts = item.parts if self.way.batches else [item]
         for number, part in enumerate(parts):
@@ -214,6 +233,23 @@ class Prediction:
             if whole:
                 yield self._index(part), whole
 
+    def _check_turns(self, item: Item) -> None:
+        """Orientations turn the last two axes, which must be the horizontal ones."""
+        first = next(iter(item.parts), item)
+        for key in self.wanted.keys if self.wanted.tta else ():
+            grid = first.places[key].grid if key in first.places else None
+            if grid is not None and set(grid.spatial) != set(grid.dims[-2:]):
+                raise StepError(
+                    f"tta: orientations turn the last two dims, and {key!r} has {grid.dims} with {grid.spatial} "
+                    "horizontal; transpose these to the end, and turn them back in the model"
+                )
+
+    def _told(self, item: Item, sample: Mapping[str, Array]) -> str:
+        """What the model was given, and where the first of it lies."""
+        shapes = ", ".join(f"{key!r} {np.shape(sample[key])}" for key in self.wanted.keys if key in sample)
+        place = next((part.places[key] for part in (*item.parts, item) for key in part.places), None)
+        return shapes if place is None else f"{shapes}, from {place.scene.name} {place.window} on"
+
     def _index(self, part: Item) -> int:
         place = part.places.get(self.way.key)
         return part.index if place is None else place.index
@@ -224,11 +260,12 @@ class Prediction:
         missing = [key for key in (*keys, self.way.key) if key not in sample]
         if missing:
             raise MissingKeyError(f"predict: no key {missing[0]!r} in the sample; it has {sorted(sample)}")
-        made = self.model(*(sample[key] for key in keys))
-        outputs = {str(name): _numbers(values) for name, values in _named(made).items()}
+        self.way.need_cut("predict")
+        outputs = answers(self.model(*(sample[key] for key in keys)))
         if not self.stitchers:
+            self.wanted.check_outputs(outputs)
             self.stitchers = {name: self._stitcher(name) for name in outputs}
-        if not outputs or outputs.keys() != self.stitchers.keys():
+        if outputs.keys() != self.stitchers.keys():
             raise StepError(
                 f"predict: the model returned {sorted(outputs)}, and {sorted(self.stitchers)} for an earlier batch"
             )
@@ -262,17 +299,6 @@ class Prediction:
             paths = [str(scene.save(f"{self.to}/", **self.options)) for scene in whole.values()]
             self.journal.saved[index] = paths
         return result
-
-
-def _named(made: Any) -> Mapping[Any, Any]:
-    return made if isinstance(made, Mapping) else {"": made}
-
-
-def _numbers(values: Any) -> Array:
-    array = np.asarray(values)
-    if array.dtype.kind in "OVUS":
-        raise StepError("predict: the model must return one array of numbers, or a dict of such")
-    return array
 
 
 def _unplaced(item: Item, key: str, values: Array) -> Place:

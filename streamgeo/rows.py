@@ -6,6 +6,7 @@ import os
 import struct
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,7 +42,8 @@ class Rows:
         shape: of the whole.
         dtype: of the whole.
         axis: along which it grows.
-        path: a file that stays; by default memory, or a nameless temporary file for what is larger than 256 MiB.
+        path: a file that stays, opened for each block alone, since hundreds of scenes may be in flight; by default
+            memory, or a nameless temporary file for what is larger than 256 MiB.
         kept: how many rows of that file are to be kept; what comes behind is dropped.
     """
 
@@ -56,16 +58,34 @@ class Rows:
         self.shape, self.dtype, self.axis = shape, dtype, axis
         self._array: Array | None = None
         self._file: Any = None
+        self._path = path
         self._blocks: list[_Block] = []
         self._last: tuple[_Block, Array] | None = None
         if path is not None:
-            self._file = open(path, "r+b" if kept else "w+b", buffering=0)  # noqa: SIM115
-            self._blocks = list(self._found(kept))
-            os.ftruncate(self._file.fileno(), self._end)
-        elif prod(shape) * dtype.itemsize > IN_MEMORY:
+            with self._opened(os.O_CREAT) as file:
+                self._blocks = list(self._found(file, kept))
+                os.ftruncate(file, self._end)
+        elif self.nbytes > IN_MEMORY:
             self._file = tempfile.TemporaryFile(prefix="streamgeo-", buffering=0)  # noqa: SIM115
         else:
             self._array = np.empty(shape, dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the whole."""
+        return prod(self.shape) * self.dtype.itemsize
+
+    @contextmanager
+    def _opened(self, flags: int = 0) -> Iterator[int]:
+        """The number of the open file."""
+        if self._path is None:
+            yield self._file.fileno()
+            return
+        file = os.open(self._path, os.O_RDWR | flags, 0o666)
+        try:
+            yield file
+        finally:
+            os.close(file)
 
     def write(self, at: int, block: Array) -> None:
         """Rows from number ``at`` on."""
@@ -80,9 +100,14 @@ class Rows:
         packed = lz4_encode(block.tobytes())
         data = memoryview(_HEAD.pack(at, stop, len(packed)) + packed)
         offset = self._end
-        while data:
-            written = os.pwrite(self._file.fileno(), data, offset)
-            data, offset = data[written:], offset + written
+        with self._opened() as file:
+            try:
+                while data:
+                    written = os.pwrite(file, data, offset)
+                    data, offset = data[written:], offset + written
+            except OSError as error:  # such as a full disk; what is in the file stays good
+                where = self._path or tempfile.gettempdir()
+                raise OSError(error.errno, f"predict: finished rows: {error.strerror}", str(where)) from error
         self._blocks.append(_Block(at, stop, self._end + _HEAD.size, len(packed)))
 
     def read(self, box: tuple[slice, ...]) -> Array:
@@ -107,20 +132,21 @@ class Rows:
         from imagecodecs import lz4_decode
 
         shape = (*self.shape[: self.axis], block.stop - block.start, *self.shape[self.axis + 1 :])
-        packed = os.pread(self._file.fileno(), block.nbytes, block.offset)
+        with self._opened() as file:
+            packed = os.pread(file, block.nbytes, block.offset)
         array = np.empty(shape, self.dtype)
         lz4_decode(packed, out=memoryview(array).cast("B"))
         self._last = block, array
         return array
 
-    def _found(self, kept: int) -> Iterator[_Block]:
+    def _found(self, file: int, kept: int) -> Iterator[_Block]:
         """The blocks in a file up to a row."""
         offset, at = 0, 0
         while at < kept:
-            head = os.pread(self._file.fileno(), _HEAD.size, offset)
+            head = os.pread(file, _HEAD.size, offset)
             start, at, nbytes = _HEAD.unpack(head) if len(head) == _HEAD.size else (-1, -1, 0)
             offset += _HEAD.size
-            if start < 0 or at > kept or offset + nbytes > os.fstat(self._file.fileno()).st_size:
+            if start < 0 or at > kept or offset + nbytes > os.fstat(file).st_size:
                 raise StepError("predict: the file of finished rows is damaged; start anew with resume=False")
             yield _Block(start, at, offset, nbytes)
             offset += nbytes
@@ -131,8 +157,19 @@ class Rows:
 
     def sync(self) -> None:
         """What was written survives the end of the process and of the machine."""
-        if self._file is not None:
-            os.fsync(self._file.fileno())
+        if self._array is None:
+            with self._opened() as file:
+                os.fsync(file)
+
+    def settle(self) -> None:
+        """All rows are there: from now on they need no path, and no open file where memory holds them."""
+        if self._path is None:
+            return
+        if self.nbytes <= IN_MEMORY:
+            self._array = self.read(tuple(slice(0, size) for size in self.shape))
+        else:
+            self._file = open(self._path, "rb", buffering=0)  # noqa: SIM115
+        self._path = None
 
     def close(self) -> None:
         """Let go of the file."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -67,10 +67,15 @@ class Strips:
         """Row, and number in the row, of a patch."""
         if self.rows is None:
             return 0, 0
-        number = 0
+        row, number = self.rows.number(window[self.dim].start), 0
+        right = self.rows.start(row) == window[self.dim].start
         for dim, cut in self.others:
-            number = number * cut.count + cut.number(window[dim].start)
-        return self.rows.number(window[self.dim].start), number
+            at = cut.number(window[dim].start)
+            right = right and at < cut.count and cut.start(at) == window[dim].start
+            number = number * cut.count + at
+        if not right or not 0 <= row < self.count:
+            raise StepError(f"{window} is none of the patches; give windows as they came")
+        return row, number
 
     def window(self, row: int, number: int) -> Window:
         """The window of a patch in the scene, in the dims that were cut; inverse of :meth:`find`."""
@@ -127,14 +132,14 @@ class Stitcher:
 
     Attributes:
         folder: where rows are kept, so that an epoch can be taken up; by default memory or a temporary file.
-        kept: how many strips of a scene are finished in that folder, by scene.
+        kept: how many strips of a scene are finished in that folder, by scene; of those that did not come again yet.
     """
 
     way: WayBack
     settings: Settings = Settings()
     suffix: str = ""
     folder: Path | None = None
-    kept: Mapping[int, int] = field(default_factory=dict)
+    kept: dict[int, int] = field(default_factory=dict)
     pending: dict[int, Pending] = field(default_factory=dict)
     names: dict[str, int] = field(default_factory=dict)
 
@@ -148,7 +153,10 @@ class Stitcher:
                 f"predict: the model returned {values.dtype} of shape {values.shape} for one patch of "
                 f"{place.scene.name} and another dtype or shape for an earlier one"
             )
-        row, number = entry.strips.find(place.window)
+        try:
+            row, number = entry.strips.find(place.window)
+        except StepError as error:
+            raise StepError(f"predict: {place.scene.name}: {error}") from None
         if entry.seen[row, number]:
             return None  # it came before
         entry.seen[row, number] = True
@@ -246,18 +254,25 @@ class Stitcher:
 
     def _rows(self, entry: Pending, block: Array) -> Rows:
         grid = entry.final or entry.grid
-        path = self.folder / self._rows_name(entry.place.index) if self.folder is not None else None
+        path = self.path(entry.place.index)
         kept = entry.strips.edges[entry.resumed]
         return Rows(grid.shape, block.dtype, grid.dims.index(entry.strips.dim), path, kept)
 
-    def _rows_name(self, index: int) -> str:
-        return f"{index}{self.suffix}.rows"
+    def path(self, index: int) -> Path | None:
+        """The file that finished rows of a scene are kept in."""
+        return self.folder / f"{index}{self.suffix}.rows" if self.folder is not None else None
+
+    @property
+    def strips(self) -> dict[int, int]:
+        """How many strips are finished, by scene; of all that are not whole."""
+        return self.kept | {index: entry.done for index, entry in self.pending.items()}
 
     def _finish(self, entry: Pending) -> Scene:
         rows, place = entry.rows, entry.place
         assert rows is not None
         if entry.by_rows:
             assert entry.final is not None
+            rows.settle()
             return self._scene(entry.final, place, rows)
         whole = rows.read(entry.grid.window.slices(entry.grid.dims))
         rows.close()
@@ -325,7 +340,7 @@ class Stitcher:
 
     def _fit(self, values: Array, place: Place) -> Fit:
         what = f"predict: {place.scene.name}"
-        if self.way.patch is not None and self.way.one_a_patch(values, place.scene.grid):
+        if self.way.patch is not None and self.way.answer(values, place)[1]:
             return fit_cells(values.shape, self.way.patch.layout(place.scene.grid, place.scene.name), what)
         return fit(values.shape, place.window.dims, place.window.shape, self.way.cut(place.scene.grid), what)
 
@@ -339,7 +354,7 @@ class Stitcher:
         by_rows = why_whole(self.way, self.settings.steps, place.scene) is None
         cut = tuple(grid.dims.index(dim) for dim in self.way.cut(place.scene.grid) if dim in grid.dims)
         entry = Pending(place, adapt, grid, values.shape, values.dtype, cut, strips, by_rows)
-        entry.done = entry.resumed = entry.complete = self.kept.get(place.index, 0)
+        entry.done = entry.resumed = entry.complete = self.kept.pop(place.index, 0)
         return entry
 
     def _strips(self, place: Place, grid: Grid, adapt: Fit) -> Strips:

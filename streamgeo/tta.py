@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgeo.answers import answers
 from streamgeo.errors import ChainError, StepError
 
 Array = NDArray[Any]
@@ -74,9 +75,9 @@ def averaged(model: Callable[..., Any], turns: Sequence[Turn], batches: int) -> 
 
 
 def _answer(made: Any, turn: Turn, batches: int) -> Any:
-    if isinstance(made, dict):
+    if isinstance(made, Mapping):
         return {name: _answer(value, turn, batches) for name, value in made.items()}
-    array = np.asarray(made)
+    (array,) = answers(made).values()
     if array.dtype.kind not in "fc":
         raise StepError(
             f"tta: answers are averaged, and the model returned {array.dtype}; return probabilities, and let "

@@ -43,15 +43,56 @@ class WayBack:
     sample: list[Stage] = field(default_factory=list)  # after patch
     batch: list[Stage] = field(default_factory=list)  # after batch
     batches: int = 0
+    uncut: str | None = None  # a patch step that cut other keys and not this one
 
     def cut(self, grid: Grid) -> tuple[str, ...]:
         """The dims of a scene that were patched, in its order; the horizontal ones where it was not."""
         names = grid.spatial if self.patch is None or self.patch.dims is None else self.patch.dims
         return tuple(dim for dim in grid.dims if dim in names)
 
-    def one_a_patch(self, values: Array, grid: Grid) -> bool:
-        """Whether a model gave one value, or one vector, for a patch, as a classifier does."""
-        return self.patch is not None and values.ndim < len(self.cut(grid))
+    def answer(self, values: Array, place: Place | None) -> tuple[Array, bool]:
+        """What a model gave for a patch, and whether that is one value or one vector, as a classifier gives.
+
+        A patch may have shrunk to a dim of size 1 for each that was cut, as pooling leaves them: these go.
+
+        Raises:
+            StepError: when some of the cut dims are gone, and not all.
+        """
+        if self.patch is None or place is None:
+            return values, False
+        if values.ndim >= len(place.window) and values.shape[-1] != 1:  # nearly always
+            return values, False
+        cut = self.cut(place.scene.grid)
+        wide = any(place.window[dim].stop - place.window[dim].start > 1 for dim in cut)
+        if wide and values.ndim >= len(cut) and set(values.shape[values.ndim - len(cut) :]) == {1}:
+            return values.reshape(values.shape[: values.ndim - len(cut)]), True
+        if 1 < values.ndim < len(cut):
+            raise StepError(
+                f"{self.key}: the model returned shape {values.shape} for a patch of {place.scene.name} with the dims "
+                f"{cut} cut; keep those that it sums up with size 1"
+            )
+        return values, values.ndim < len(cut)
+
+    def need_one_batch(self, operation: str) -> None:
+        """A prediction must say which sample it is of.
+
+        Raises:
+            ChainError: for batches of batches.
+        """
+        if self.batches > 1:
+            raise ChainError(f"{operation}: the chain has batches of batches; batch once")
+
+    def need_cut(self, operation: str) -> None:
+        """A prediction must say which part of the key's scene it is of.
+
+        Raises:
+            ChainError: for a key that stayed whole when others were cut.
+        """
+        if self.uncut is not None:
+            raise ChainError(
+                f"{operation}: {self.uncut} cut other keys and left {self.key!r} whole, so patches do not tell where "
+                f"they lie in it; patch both in one key_transform((..., {self.key!r}), ...)"
+            )
 
     def need_first_epoch(self, operation: str, remedy: str) -> None:
         """A scene is found again as it is in the first epoch; a sample does not tell which epoch it is of.
@@ -74,7 +115,7 @@ def way_back(node: Node, key: str, *, check: bool = True) -> WayBack:
         InverseError: when ``check`` and one of them has no inverse.
     """
     stages: list[tuple[Node, str]] = []
-    found = key
+    found, uncut = key, None
     for link in reversed(node.path_of(key)):
         if check and isinstance(link, Concatenate | Mix):
             _same_steps(link, found)
@@ -91,7 +132,9 @@ def way_back(node: Node, key: str, *, check: bool = True) -> WayBack:
                 )
         elif isinstance(link, Batch):
             stages.append((link, found))
-    way = WayBack(key)
+        elif isinstance(link, Expand):
+            uncut = link.step.label
+    way = WayBack(key, uncut=uncut)
     for link, name in reversed(stages):
         _place(way, link, name, check)
     if way.patch is None and not way.opened:
@@ -153,13 +196,16 @@ class Fit:
         """
         if dim in self.cells:
             return self.cells[dim].number(at)
-        place = at * self.scale.get(dim, Fraction(1))
-        if place.denominator != 1:
+        factor = self.scale.get(dim)
+        if factor is None:
+            return at
+        place, rest = divmod(at * factor.numerator, factor.denominator)
+        if rest:
             raise StepError(
                 f"a patch starts at {dim}={at}, which the model's factor {self.scale[dim]} does not divide; choose "
                 'size and stride as multiples of it, and edge="pad" or "drop"'
             )
-        return int(place)
+        return place
 
     def grid(self, grid: Grid) -> Grid:
         """The grid of the output for a grid of the input."""
@@ -221,9 +267,10 @@ def fit(
     dropped: tuple[str, ...] = ()
     if len(shape) != len(dims):
         kept = [dim for dim in dims if dim in cut]
-        if list(dims[len(dims) - len(kept) :]) != kept or len(shape) < len(kept):
+        last = list(dims[len(dims) - len(kept) :]) == kept
+        if len(shape) < len(kept) or not (last or len(shape) == len(kept)):
             raise StepError(
-                f"{came}; the patched dims {tuple(cut)} must come last when the number of dims changes"
+                f"{came}; where the number of dims changes, the last ones must be {tuple(cut)}, also on the way in"
             )
         dropped = tuple(dim for dim in dims if dim not in cut)
         names = ["band", *(f"band_{i}" for i in range(2, len(shape)))]
@@ -247,18 +294,12 @@ def fit(
 
 
 def undo_sample(way: WayBack, values: Array, place: Place | None, residuals: Mapping[str, Array]) -> Array:
-    """The inverses of the steps after patch (or of all steps on a plain array), last to first.
-
-    One value a patch has no pixels, so steps that only move these leave it as it is.
-    """
+    """The inverses of the steps after patch (or of all steps on a plain array), last to first."""
+    values, single = way.answer(values, place)
     if not way.sample:
         return values
-    if place is not None and way.one_a_patch(values, place.scene.grid):
-        for stage in reversed(way.sample):
-            if stage.step.moves is None:
-                with naming(f"inverse of {stage.step.label}", file=place.scene.name):
-                    values = stage.step.invert(values, Context(None, place.scene.attrs))
-        return values
+    if place is not None and single:
+        return _undo_single(way, values, place)
     grids = [grid_of_window(place.scene, place.window) if place is not None else plain_grid(values.shape)]
     for stage in way.sample:
         grids.append(stage.step.grid_after(grids[-1], residuals.get(residual_key(stage.key, stage.number))))
@@ -268,6 +309,20 @@ def undo_sample(way: WayBack, values: Array, place: Place | None, residuals: Map
         residual = residuals.get(residual_key(stage.key, stage.number))
         with naming(f"inverse of {stage.step.label}", file=place.scene.name if place else None):
             values = stage.step.invert(values, Context(adapt.grid(grid), attrs, None, residual))
+    return values
+
+
+def _undo_single(way: WayBack, values: Array, place: Place) -> Array:
+    """The same for one value a patch: it has no pixels, so steps that only move these leave it as it is."""
+    for stage in reversed(way.sample):
+        if stage.step.keeps_residual:
+            raise StepError(
+                f"predict: the model gives one value a patch, and the inverse of {stage.step.label} needs pixels; say "
+                "with inverse=[...] what takes the values back, or inverse=[] for nothing"
+            )
+        if stage.step.moves is None:
+            with naming(f"inverse of {stage.step.label}", file=place.scene.name):
+                values = stage.step.invert(values, Context(None, place.scene.attrs))
     return values
 
 

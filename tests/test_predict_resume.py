@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,21 +105,86 @@ def test_taken_up_after_every_batch(folder: Path, tmp_path: Path, shuffled: bool
             assert 999 - again.calls <= len(chain) - calls + 4
 
 
+def test_rows_of_a_scene_that_is_not_seen_for_two_interruptions(folder: Path, tmp_path: Path) -> None:
+    opened = sg.files(str(folder / "*.tif"), key="image").key_transform("image", sg.open_geotiff())
+    patches = opened.key_transform("image", sg.patch(20))  # nine of each scene
+    begin = [9, 10, 11, 0, 18, 1, 2]  # a row of one, then all of a row of another, with the third between
+    chain = patches.perm([*begin, *(number for number in range(27) if number not in begin)]).batch(1)
+    out = tmp_path / "out"
+    for calls in (5, 4):
+        with pytest.raises(RuntimeError, match="stopped"):
+            list(chain.predict(Stops(calls), to=out))
+    assert len(list(chain.predict(Stops(999), to=out))) == 3
+    list(chain.predict(Stops(999), to=tmp_path / "whole"))
+    assert files(out) == files(tmp_path / "whole")
+
+
+def test_a_loop_that_is_left_gives_no_scene_twice(folder: Path, tmp_path: Path) -> None:
+    seen = []
+    for _ in range(3):
+        for scene in chain_of(folder).predict(Stops(999), to=tmp_path / "out"):
+            seen.append(scene.name)
+            break
+    assert seen == ["0.tif", "1.tif", "2.tif"]
+    assert list(chain_of(folder).predict(Stops(999), to=tmp_path / "out")) == []
+    list(chain_of(folder).predict(Stops(999), to=tmp_path / "whole"))
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("in_memory", [0, 1 << 20])
+def test_rows_go_when_their_scene_is_saved(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: int
+) -> None:
+    monkeypatch.setattr("streamgeo.rows.IN_MEMORY", in_memory)
+    out, scenes = tmp_path / "out", []
+    for scene in chain_of(folder).predict(Stops(999), to=out):
+        assert len(list((out / ".streamgeo-predict").glob("*.rows"))) <= 1
+        scenes.append(scene)
+    for scene, path in zip(scenes, sorted(folder.iterdir()), strict=True):  # also when the folder is gone
+        np.testing.assert_allclose(scene.array, sg.open_geotiff()(path).array, rtol=1e-6)
+
+
 def test_another_prediction_is_refused(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(RuntimeError):
         list(chain_of(folder).predict(Stops(2), to=out))
     with pytest.raises(
-        sg.ChainError, match=r"holds another prediction .*mean=100.0.*mean=90.0.*resume=False"
+        sg.ChainError, match=r"predict: [^ ]* holds another prediction .*mean=100.0.*mean=90.0.*resume=False"
     ):
         chain_of(folder, mean=90.0).predict(Stops(999), to=out)
     with pytest.raises(sg.ChainError, match="holds another prediction"):
         chain_of(folder).predict(Stops(999), to=out, blend="hann")
     assert len(list(chain_of(folder, mean=90.0).predict(Stops(999), to=out, resume=False))) == 3
     (out / ".streamgeo-predict").mkdir()
-    (out / ".streamgeo-predict" / "journal.json").write_text("{")
-    with pytest.raises(sg.ChainError, match="is no journal"):
-        chain_of(folder).predict(Stops(999), to=out)
+    for wrong, said in (
+        ("{", ""),
+        ("[]", ""),
+        ('{"version": 0}', "version 0, and this is"),
+        ('{"version": 1}', ""),
+    ):
+        (out / ".streamgeo-predict" / "journal.json").write_text(wrong)
+        with pytest.raises(sg.ChainError, match=rf"is no journal \(.*{said}"):
+            chain_of(folder).predict(Stops(999), to=out)
+
+
+def test_a_full_disk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, write_to, calls = tmp_path / "out", os.pwrite, 0
+
+    def full(*args: Any) -> int:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            write_to(args[0], args[1][:7], args[2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_to(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match=r"predict: finished rows: No space left.*\.rows"):
+            list(chain_of(folder).predict(Stops(999), to=out))
+    list(chain_of(folder).predict(Stops(999), to=out))
+    list(chain_of(folder).predict(Stops(999), to=tmp_path / "whole"))
+    assert files(out) == files(tmp_path / "whole")
 
 
 def test_two_predictions_to_one_folder(folder: Path, tmp_path: Path) -> None:
