@@ -159,6 +159,19 @@ class Coord:
                    "valid_min", "valid_max")  # fmt: skip
         return Coord(self.name, self.dims, values, {k: v for k, v in self.attrs.items() if k not in packing})
 
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Step of a vector, how far its values are off even steps, and how far rounding can have put them.
+
+        The rounding allowed is two float32 steps of the largest value (a file may hold them in float32, or what was),
+        and a thousandth of the step.
+        """
+        values = self.values
+        step = float(values[-1] - values[0]) / max(values.size - 1, 1)
+        off = float(np.abs(values - (values[0] + step * np.arange(values.size))).max())
+        rounding = 2 * float(np.finfo(np.float32).eps) * float(np.abs(values).max())
+        return step, off, max(rounding, 1e-3 * abs(step))
+
     def equals(self, other: Coord) -> bool:
         """Same name, dims and values (to float32 rounding where either is stored in float32)."""
         if self.name != other.name or self.dims != other.dims or self.raw.shape != other.raw.shape:

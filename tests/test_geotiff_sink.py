@@ -417,15 +417,18 @@ def test_crs_of_many_kinds(tmp_path: Path, crs: str) -> None:
         assert src.crs is not None and dst.crs == src.crs
 
 
-def test_a_crs_that_tiff_cannot_hold_is_said(tmp_path: Path) -> None:
+def test_a_crs_that_tiff_cannot_hold_is_refused(tmp_path: Path) -> None:
     locator = GeoLocator(
         (1, 0, 0, 0, -1, 0), "+proj=ob_tran +o_proj=longlat +o_lon_p=0 +o_lat_p=39.25 +lon_0=18"
     )
     scene = ArrayScene(
         np.ones((4, 5)), Grid.of("yx", (4, 5), locator), Template("geotiff", ("y", "x")), name="a"
     )
-    with pytest.warns(UserWarning, match="TIFF tags cannot hold this CRS"):
-        save(scene, tmp_path, quiet=False)
+    with pytest.raises(
+        WriteError, match="TIFF tags cannot hold the CRS .* save as NetCDF or Zarr, or reproject"
+    ):
+        save(scene, tmp_path)
+    assert not [one for one in tmp_path.rglob("*") if one.is_file()]
 
 
 # -- other formats ------------------------------------------------------------------------------------------
@@ -524,18 +527,17 @@ def test_a_third_dim_becomes_bands(tmp_path: Path) -> None:
         assert dst.descriptions == ("u", "v") and dst.crs.to_epsg() == 4326
 
 
-def test_a_wcs_is_left_out_with_a_warning(tmp_path: Path) -> None:
+def test_tags_of_another_format_and_a_wcs_that_has_no_place(tmp_path: Path) -> None:
     header = "".join(f"{key:8}= {value!s:>20}".ljust(80) for key, value in {
         "NAXIS": 2, "CTYPE1": "'HPLN-TAN'", "CTYPE2": "'HPLT-TAN'", "CDELT1": 0.1, "CDELT2": 0.1,
     }.items())  # fmt: skip
-    grid = Grid.of(("y", "x"), (4, 5), WcsLocator(header, ("y", "x"), ("y", "x")))
     attrs = {"TELESCOP": "SDO", "CRPIX1": 3.5, "BITPIX": -32, "EXPTIME": 2.9}
-    with pytest.warns(UserWarning, match="cannot hold a FITS WCS") as said:
-        path = save(of_grid(grid, format="fits", attrs=attrs), tmp_path, quiet=False)
-    assert sum("WCS" in str(w.message) for w in said) == 1
-    with rasterio.open(path) as dst:
+    with rasterio.open(save(of_grid(Grid.of("yx", (4, 5)), format="fits", attrs=attrs), tmp_path)) as dst:
         assert dst.crs is None and dst.transform == Affine.identity()
         assert dst.tags() == {"TELESCOP": "SDO", "EXPTIME": "2.9"}
+    grid = Grid.of(("y", "x"), (4, 5), WcsLocator(header, ("y", "x"), ("y", "x")))
+    with pytest.raises(WriteError, match="no place for the FITS WCS .* save as FITS, or as NetCDF or Zarr"):
+        save(of_grid(grid, format="fits", attrs=attrs), tmp_path)
 
 
 # -- what cannot be written ---------------------------------------------------------------------------------

@@ -70,16 +70,23 @@ def save(scene: Saveable, where: str | Path, *, format: str | None = None, **opt
         raise WriteError(
             f"save: {path} is a folder that holds something else than a Zarr store; give another name"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
     values = scene if scene.by_window else scene.read()
     failed: BaseException | None = None
-    with beside(path) as partial:
-        try:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside(path) as partial:
             write(partial, values, scene.grid, scene.template, **options)
-        except Unread as error:
-            failed = error.__cause__
-        if failed is not None:  # raised here, it keeps its own cause
-            raise failed
+    except Unread as error:
+        failed = error.__cause__
+    except WriteError:
+        raise
+    except OSError as error:
+        raise WriteError(
+            f"save: {path} cannot be written: {error.strerror or error}; give a folder that you may write to and that "
+            "has room for it"
+        ) from error
+    if failed is not None:  # raised here, it keeps its own cause
+        raise failed
     return path
 
 

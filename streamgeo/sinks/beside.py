@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_TURNS = 10
+_RACE = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT)  # another store has come, or was moved away, meanwhile
 
 
 @contextmanager
@@ -23,17 +27,24 @@ def beside(path: Path) -> Iterator[Path]:
             if written.is_file():
                 with written.open("rb+") as handle:
                     os.fsync(handle.fileno())
-        _move(partial, path, Path(folder) / "old")
+        _move(partial, path, Path(folder))
 
 
-def _move(partial: Path, path: Path, old: Path) -> None:
-    """Rename; a folder that is replaced goes first, and comes back if what should take its place cannot."""
-    if not (partial.is_dir() and path.is_dir()):
-        partial.replace(path)
-        return
-    path.replace(old)
-    try:
-        partial.replace(path)
-    except OSError:
-        old.replace(path)
-        raise
+def _move(partial: Path, path: Path, folder: Path) -> None:
+    """Rename; a folder that is replaced goes first, and comes back if what should take its place cannot.
+
+    Another process may save a store under the same name meanwhile: then the last one stays.
+    """
+    for turn in range(_TURNS):
+        old = folder / f"old-{turn}"
+        try:
+            if partial.is_dir() and path.is_dir():
+                path.replace(old)
+            partial.replace(path)
+            return
+        except OSError as error:
+            if error.errno in _RACE and turn < _TURNS - 1:
+                continue
+            if old.exists() and not path.exists():
+                old.replace(path)
+            raise

@@ -362,8 +362,8 @@ def _vector_cards(header: Any, grid: Grid, number: Mapping[str, int]) -> list[st
         if coord is None:
             continue
         values = coord.values
-        step = float(values[-1] - values[0]) / max(values.size - 1, 1)
-        if not np.all(np.abs(values - (values[0] + step * np.arange(values.size))) <= 1e-3 * abs(step)):
+        step, off, allowed = coord.spacing
+        if not off <= allowed or (values.size > 1 and not step):
             notes.append(f"coordinate {coord.name} of axis {axis} is not regular, so it is not written")
             continue
         units = str(coord.attrs.get("units", ""))

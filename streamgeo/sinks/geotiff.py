@@ -74,7 +74,8 @@ def write(
 
     Raises:
         WriteError: for an option that does not fit, more than three dims, none to write, a dtype that TIFF lacks,
-            coordinates without a transform, or when the file cannot be written.
+            coordinates without a transform, a FITS WCS, a CRS that TIFF tags lack (a rotated pole), or when the file
+            cannot be written.
     """
     options = Options(compress, blocksize, overviews, cog, sparse)
     options.check()
@@ -198,7 +199,10 @@ def _place(layout: _Layout) -> dict[str, Any]:
     grid, locator = layout.grid, layout.grid.locator
     out = _control(layout)
     if isinstance(locator, WcsLocator):
-        say("a GeoTIFF cannot hold a FITS WCS: written without georeference")
+        raise WriteError(
+            "save: a GeoTIFF has no place for the FITS WCS of this grid, so it would lie nowhere; save as FITS, or as "
+            "NetCDF or Zarr with the WCS as attributes"
+        )
     elif isinstance(locator, CoordLocator):
         if (regular := regular_grid(grid, layout.spatial)) is not None:
             out["transform"], out["crs"] = regular[0], _crs(regular[1])
@@ -407,11 +411,19 @@ def _names(layout: _Layout, count: int) -> Sequence[str]:
 
 
 def _report_sidecar(path: Path) -> None:
-    """Say what GDAL could not put into the TIFF; the side-car is not kept."""
+    """Say what GDAL could not put into the TIFF; the side-car is not kept.
+
+    Raises:
+        WriteError: when it is the CRS: without it the file would lie elsewhere.
+    """
     sidecar = path.with_name(path.name + ".aux.xml")
     if sidecar.exists():
-        parts = re.findall(r"^ {2,4}<(\w+)", sidecar.read_text(errors="replace"), re.MULTILINE)
-        kinds = sorted(
-            {"CRS" if part == "SRS" else part for part in parts} - {"PAMRasterBand", "Description"}
-        )
-        say(f"TIFF tags cannot hold this {' or '.join(kinds)}: {path.name} is written without it")
+        parts = set(re.findall(r"^ {2,4}<(\w+)", sidecar.read_text(errors="replace"), re.MULTILINE))
+        if "SRS" in parts:
+            raise WriteError(
+                f"save: TIFF tags cannot hold the CRS of {path.name}, so it would lie nowhere; save as NetCDF or Zarr, "
+                "or reproject first"
+            )
+        kinds = sorted(parts - {"PAMRasterBand", "Description"})
+        if kinds:
+            say(f"TIFF tags cannot hold this {' or '.join(kinds)}: {path.name} is written without it")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +55,56 @@ def write(
 
     layout = arrange(values, grid, template, path.name, compress=compress, chunks=chunks)
     try:
-        with h5py.File(path, "w") as file:
-            _fill_file(file, layout)
+        with path.open("w+b", buffering=0) as raw:
+            disk = _Disk(raw)
+            with h5py.File(disk, "w") as file:
+                _fill_file(file, layout, disk)
+        disk.check()
     except (StreamGeoError, MemoryError, Unread):
         raise
     except Exception as error:
         raise WriteError(f"save: {path.name} cannot be written as HDF5 ({error})") from error
 
 
-def _fill_file(file: Any, layout: Layout) -> None:
+class _Disk:
+    """The file as HDF5 sees it: what fails, such as a full disk, is kept, and nothing is written any more.
+
+    HDF5 cannot close a file that it cannot write: it reports that by the way, and crashes when the process ends.
+    """
+
+    def __init__(self, raw: FileIO) -> None:
+        self._raw = raw
+        self._failed: OSError | None = None
+        self.read, self.readinto = raw.read, raw.readinto
+        self.seek, self.tell, self.flush = raw.seek, raw.tell, raw.flush
+
+    def write(self, data: Any) -> int:
+        """Write all of it, or nothing more once that has failed."""
+        view = memoryview(data).cast("B")
+        done = 0
+        while done < len(view) and self._failed is None:  # a raw file may take a part
+            done += self._try(self._raw.write, view[done:]) or 0
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> None:
+        """Give the file a size."""
+        if self._failed is None:
+            self._try(self._raw.truncate, size)
+
+    def _try(self, act: Callable[[Any], int | None], given: Any) -> int | None:
+        try:
+            return act(given)
+        except OSError as error:
+            self._failed = error
+            return None
+
+    def check(self) -> None:
+        """Raise what failed."""
+        if self._failed is not None:
+            raise self._failed
+
+
+def _fill_file(file: Any, layout: Layout, disk: _Disk) -> None:
     for group, attrs in layout.groups.items():
         _attributes(file.require_group("/" + group), attrs)
     datasets = {out.path: _dataset(file, out, layout.dims) for out in layout.variables}
@@ -75,12 +117,13 @@ def _fill_file(file: Any, layout: Layout) -> None:
                     dataset.dims[i].label = name
             elif scale != dataset:
                 dataset.dims[i].attach_scale(scale)
-    in_turn(_put(datasets[out.path], out.values) for out in layout.variables)
+    in_turn(_put(datasets[out.path], out.values, disk) for out in layout.variables)
 
 
-def _put(dataset: Any, values: Array | Pixels) -> Iterator[None]:
+def _put(dataset: Any, values: Array | Pixels, disk: _Disk) -> Iterator[None]:
     for box, block in blocks(values, dataset.chunks):
         dataset[box] = block.astype(object) if block.dtype.kind in "OU" else block
+        disk.check()
         yield
 
 

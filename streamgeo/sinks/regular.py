@@ -62,23 +62,20 @@ def _spacing(grid: Grid, dim: str, coord: Coord) -> tuple[float, float]:
     """First value and step of a coordinate vector.
 
     Raises:
-        WriteError: when it is not regular, to 1e-6 of its largest value (float32) and a thousandth of a pixel,
-            or has no step.
+        WriteError: when it is not regular but for rounding, see :attr:`streamgeo.locate.Coord.spacing`, or has no
+            step.
     """
     values = coord.values
-    if values.size > 1:
-        step = (values[-1] - values[0]) / (values.size - 1)
-        off = np.abs(values - (values[0] + step * np.arange(values.size))).max()
-    else:
+    step, off, allowed = coord.spacing
+    if values.size == 1:
         ends = grid.pixel_to_world(**{dim: [-0.5, 0.5]}).get(coord.name, np.zeros(2))
-        step, off = float(ends[1] - ends[0]), 0.0
-    allowed = max(1e-6 * np.abs(values).max(), 1e-3 * abs(step))
+        step = float(ends[1] - ends[0])
     if not (off <= allowed and step != 0 and np.isfinite(step)):
         raise WriteError(
             f"save: coordinate {coord.name!r} is not regular (off by up to {off:.3g}, step {step:.6g}), "
             "so a GeoTIFF has no transform for it; save as NetCDF, or reproject first"
         )
-    return float(values[0]), float(step)
+    return float(values[0]), step
 
 
 def _cf_crs(grid: Grid) -> Any:
