@@ -6,6 +6,8 @@ import itertools
 import os
 import pickle
 import struct
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +16,7 @@ import netCDF4
 import numpy as np
 import pytest
 
+import streamgeo as sg
 from streamgeo.errors import OpenError
 from streamgeo.locate import CoordLocator
 from streamgeo.sources import netcdf
@@ -265,3 +268,30 @@ def test_variables_that_cannot_be_opened(tmp_path):
     one_error(tmp_path / "other.nc", "share their dtype", variable=["i", "f"], raw=True)
     one_error(tmp_path / "other.nc", "choose variable= among i, f of other.nc")
     assert open_scene(str(tmp_path / "other.nc"), variable=["i", "f"]).dtype == np.float32
+
+
+OPENED_TWICE = """
+import sys
+import netCDF4
+import streamgeo as sg
+
+path, name = sys.argv[1:]
+opened = sg.files(path, key="x").key_transform("x", sg.open_netcdf(variable=name))
+chain = opened.key_transform("x", sg.patch(64, edge="pad")).batch(8)
+for _ in range(6):
+    assert len(list(chain.prefetch(2, 2))) and chain.scene("x").grid.dims
+    for group in ("PRODUCT", "PRODUCT/SUPPORT_DATA", "PRODUCT/SUPPORT_DATA/INPUT_DATA"):
+        with netCDF4.Dataset(path) as file:
+            for variable in file[group].variables.values():
+                variable[:], variable.__dict__
+"""
+
+
+def test_a_file_may_be_opened_beside_its_chain(samples: Path) -> None:
+    """netCDF-C crashes when a file with text is open twice, so none is left open."""
+    (path,) = (samples / "geoscience").glob("S5P*.nc4")
+    name = "PRODUCT/SUPPORT_DATA/INPUT_DATA/altitude_levels"
+    environment = {**os.environ, "PYTHONPATH": str(Path(sg.__file__).parents[1])}
+    command = [sys.executable, "-W", "ignore", "-c", OPENED_TWICE, str(path), name]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr

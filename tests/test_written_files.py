@@ -29,9 +29,7 @@ CHOSEN = (
     "uwnd.ref", "win00", "iris_l2_20130801",
 )  # fmt: skip
 SOME = [case for case in CASES if any(name in str(case) for name in CHOSEN)]
-# netCDF4 fails, and may crash, when xarray opens groups of this file again and again in one process.
-CRASHES = "S5P_OFFL"
-LONG = [case for case in CASES if case not in SOME and CRASHES not in str(case)]
+LONG = [case for case in CASES if case not in SOME]
 REST = [pytest.param(case, marks=pytest.mark.long, id=str(case)) for case in LONG]
 every = pytest.mark.parametrize("case", [*(pytest.param(c, id=str(c)) for c in SOME), *REST])
 GEOTIFF: list[dict[str, Any]] = [

@@ -11,7 +11,7 @@ from __future__ import annotations
 import posixpath
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from streamgeo.scene import Scene
 from streamgeo.sources import classic, hdf5_index
 from streamgeo.sources.cf import Variable
 from streamgeo.sources.grouped import Array, GroupedScene, Header, Words, ancestors, choose, same_dtype
-from streamgeo.sources.handles import POOL, identity
+from streamgeo.sources.handles import identity
 from streamgeo.sources.hdf5_chunks import Layout
 from streamgeo.sources.hdf5_heaps import check_heaps
 
@@ -97,10 +97,15 @@ def _pixels(path: str, name: str, index: Any) -> Array:
 
 @contextmanager
 def _dataset(path: str) -> Iterator[Any]:
-    """An open ``netCDF4.Dataset`` with the lock held; what goes wrong is an OpenError that names the file."""
+    """An open ``netCDF4.Dataset`` with the lock held; what goes wrong is an OpenError that names the file.
+
+    It is closed at once: netCDF-C crashes when a file with text is open twice in a process, and the user may open it
+    too.
+    """
+    identity(path)  # says what is missing, empty or a folder
     with lock():
         try:
-            with POOL.lease("netcdf", path, _open, _close, shared=True) as dataset:
+            with closing(_open(path)) as dataset:
                 yield dataset
         except (StreamGeoError, MemoryError):
             raise
@@ -119,12 +124,6 @@ def _open(path: str) -> Any:
     dataset.set_auto_maskandscale(False)
     dataset.set_auto_chartostring(False)
     return dataset
-
-
-def _close(dataset: Any) -> None:
-    with lock():
-        if dataset.isopen():
-            dataset.close()
 
 
 def _locate(dataset: Any, path: str) -> Any:
