@@ -150,7 +150,7 @@ def test_gdal_is_not_asked_before_it_is_needed(tmp_path: Path, monkeypatch: pyte
     assert len(chain) == 120
     assert opened == []
     assert (chain[119]["x"] == 19).all()
-    assert set(opened) == {str(tmp_path / "19.tif")}
+    assert {path for path in opened if not path.startswith("/vsimem")} == {str(tmp_path / "19.tif")}
 
 
 def test_what_lies_beside_a_file_changes_nothing_of_its_sizes(tmp_path: Path) -> None:
