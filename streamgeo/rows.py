@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from streamgeo.errors import StepError
 from streamgeo.grid import Grid
-from streamgeo.scene import Scene
+from streamgeo.scene import MadeScene
 from streamgeo.template import Template
 from streamgeo.window import Window
 
@@ -177,31 +177,14 @@ class Rows:
             self._file.close()
 
 
-class RowsScene(Scene):
+class RowsScene(MadeScene):
     """A scene of rows that are all there."""
-
-    reads_files = False
 
     def __init__(
         self, rows: Rows, grid: Grid, template: Template, *, name: str, files: tuple[str, ...] = ()
     ) -> None:
-        self.name, self.dims, self.shape, self.dtype = name, grid.dims, grid.shape, rows.dtype
-        self.rows, self._grid, self._template, self._files = rows, grid, template, files
-
-    @property
-    def grid(self) -> Grid:
-        """Where the array lies."""
-        return self._grid
-
-    @property
-    def template(self) -> Template:
-        """What a file takes over."""
-        return self._template
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The files that it comes from, if any."""
-        return self._files
+        super().__init__(rows.dtype, grid, template, name, files)
+        self.rows = rows
 
     def _read(self, window: Window) -> Array:
         return self.rows.read(window.slices(self.dims))

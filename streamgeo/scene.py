@@ -201,18 +201,16 @@ class Scene(ABC):
         return f"Scene({self.name}: {sizes}; {np.dtype(self.dtype).name})"
 
 
-class ArrayScene(Scene):
-    """A scene whose pixels are in memory: a prediction, or an array that came without a file."""
+class MadeScene(Scene):
+    """A scene that no file is read for: its grid and what a file takes over are given with its pixels."""
 
     reads_files = False
 
     def __init__(
-        self, array: Array, grid: Grid, template: Template, *, name: str, files: tuple[str, ...] = ()
+        self, dtype: np.dtype[Any], grid: Grid, template: Template, name: str, files: tuple[str, ...]
     ) -> None:
-        if tuple(array.shape) != grid.shape:
-            raise GridError(f"scene: the array has shape {array.shape}, its grid {grid.shape}")
-        self.name, self.dims, self.shape, self.dtype = name, grid.dims, grid.shape, array.dtype
-        self._array, self._grid, self._template, self._files = array, grid, template, files
+        self.name, self.dims, self.shape, self.dtype = name, grid.dims, grid.shape, dtype
+        self._grid, self._template, self._files = grid, template, files
 
     @property
     def grid(self) -> Grid:
@@ -228,6 +226,18 @@ class ArrayScene(Scene):
     def files(self) -> tuple[str, ...]:
         """The files that it comes from, if any."""
         return self._files
+
+
+class ArrayScene(MadeScene):
+    """A scene whose pixels are in memory: a prediction, or an array that came without a file."""
+
+    def __init__(
+        self, array: Array, grid: Grid, template: Template, *, name: str, files: tuple[str, ...] = ()
+    ) -> None:
+        if tuple(array.shape) != grid.shape:
+            raise GridError(f"scene: the array has shape {array.shape}, its grid {grid.shape}")
+        super().__init__(array.dtype, grid, template, name, files)
+        self._array = array
 
     def _read(self, window: Window) -> Array:
         return self._array[window.slices(self.dims)]
