@@ -17,7 +17,7 @@ from streamgeo.grid import Grid
 from streamgeo.links.base import Cursor
 from streamgeo.meter import MISSES, count
 from streamgeo.plan import Item, Place, StepScene
-from streamgeo.scene import ArrayScene, Scene
+from streamgeo.scene import ArrayScene, MadeScene, Scene
 from streamgeo.template import Template
 from streamgeo.window import Window
 
@@ -180,24 +180,11 @@ def _swapped(f: Any, old: Scene, new: Scene) -> Any:
 # -- scenes ---------------------------------------------------------------------------------------------
 
 
-class HollowScene(Scene):
+class HollowScene(MadeScene):
     """A scene that was an array in memory and is no more: where it lay, without its pixels."""
 
-    reads_files = False
-
     def __init__(self, name: str, grid: Grid, template: Template, dtype: Any) -> None:
-        self.name, self.dims, self.shape, self.dtype = name, grid.dims, grid.shape, np.dtype(dtype)
-        self._grid, self._template = grid, template
-
-    @property
-    def grid(self) -> Grid:
-        """Where the array lay."""
-        return self._grid
-
-    @property
-    def template(self) -> Template:
-        """What a file takes over."""
-        return self._template
+        super().__init__(np.dtype(dtype), grid, template, name, ())
 
     def _read(self, window: Window) -> Array:
         raise GridError(f"read: cache() kept patches of {self.name}, not the array that they were cut from")

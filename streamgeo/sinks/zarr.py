@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from streamgeo.errors import StreamGeoError, WriteError
 from streamgeo.grid import Grid
+from streamgeo.optional import optional
 from streamgeo.sinks.grouped import Dim, arrange, level_of
 from streamgeo.sinks.located import Out
 from streamgeo.sinks.pixels import Pixels, Readable, Unread, blocks, chunks_for, in_turn
@@ -51,16 +52,7 @@ def write(
         WriteError: for an option that does not fit, when zarr is not installed or cannot hold the values, or with
             ``raw=True`` their dtype in the file cannot.
     """
-    try:
-        import zarr
-    except ImportError as error:
-        raise WriteError(
-            f"save: Zarr needs zarr 3, which is not installed ({error}); pip install 'streamgeo[zarr]'"
-        ) from None
-    if int(zarr.__version__.split(".")[0]) < 3:
-        raise WriteError(
-            f"save: Zarr needs zarr 3, and zarr {zarr.__version__} is installed; pip install 'streamgeo[zarr]'"
-        )
+    zarr = optional("zarr", "zarr", "save", least=3, error=WriteError)
     layout = arrange(values, grid, template, path.name, compress=compress, chunks=chunks)
     try:
         with warnings.catch_warnings():
