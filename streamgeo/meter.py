@@ -60,7 +60,10 @@ class Meter:
         return total
 
     def running(self, role: str) -> _Running:
-        """A block in which this thread works for this meter, as its consumer (``NEXT``) or a worker (``BUSY``)."""
+        """A block in which this thread works for this meter, as its consumer (``NEXT``) or a worker (``BUSY``).
+
+        It may be entered again and again, by one thread at a time.
+        """
         return _Running(self, role)
 
 
@@ -129,10 +132,15 @@ class _Running:
 
     def __init__(self, meter: Meter, role: str) -> None:
         self._meter, self._role = meter, role
+        self._thread, self._work = 0, Work()
 
     def __enter__(self) -> None:
+        if self._thread != threading.get_ident():
+            self._thread = threading.get_ident()
+            self._work = Work(self._meter, self._meter.part(), self._role)
+        self._work.inner = 0.0
         self._outer = _HERE.work
-        _HERE.work = Work(self._meter, self._meter.part(), self._role)
+        _HERE.work = self._work
         self._start = perf_counter()
 
     def __exit__(

@@ -41,8 +41,8 @@ from streamgeo.links import (
     Zip,
     called,
 )
-from streamgeo.links.base import as_value
 from streamgeo.links.steps import rename, select_keys, transform_sample
+from streamgeo.links.values import as_value
 from streamgeo.openers import Opener
 from streamgeo.plan import Run
 from streamgeo.step import REGISTRY, Step

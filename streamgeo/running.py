@@ -175,6 +175,7 @@ class Epoch(Iterator[Sample]):
         self._patience: Patience[Sample] = Patience(works=not threads_of(runner.node))
         self._closed = False
         self._clock: float | None = None
+        self._running = runner.meter.running(m.NEXT)
         self._line = runner.line(start.count)
         self._skipped = self._handed = 0  # samples, since it began
 
@@ -211,22 +212,18 @@ class Epoch(Iterator[Sample]):
     def _seen(self) -> Sample:
         """The next sample that is not skipped."""
         while True:
-            sample = self._measured()
+            began = self._clock or perf_counter()
+            with self._running:
+                try:
+                    sample = self._next()
+                except BaseException:
+                    self._end_line()
+                    raise
+                finally:  # also the time since the sample before
+                    self._clock = perf_counter()
+                    m.count(m.WALL, self._clock - began)
             if sample:
                 return sample
-
-    def _measured(self) -> Sample:
-        """The next sample, with the time that it takes, and that passed since the one before, on the meter."""
-        began = self._clock or perf_counter()
-        with self._runner.meter.running(m.NEXT):
-            try:
-                return self._next()
-            except BaseException:
-                self._end_line()
-                raise
-            finally:
-                self._clock = perf_counter()
-                m.count(m.WALL, self._clock - began)
 
     def _end_line(self) -> None:
         if self._line is not None:

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import streamgeo as sg
-from streamgeo.links.bare import bare_of
 from streamgeo.links.batch import _Slots
 
 Array = np.ndarray
@@ -34,8 +33,8 @@ def odd(x: Array) -> Array:
 def one_by_one(chain: sg.Buffer) -> sg.Buffer:
     """The same chain in a way that is not made in one loop."""
     other = chain.sample_transform(dict)
-    assert bare_of(chain.node) is not None
-    assert bare_of(other.node) is None
+    assert chain.node.bare is not None
+    assert other.node.bare is None
     return other
 
 

@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streamgeo.engine import Engine
-from streamgeo.engine.board import _Board
+from streamgeo.engine import Engine, Pace
 
 ROOT = Path(__file__).parents[1]
 
@@ -121,8 +120,7 @@ PROGRAM = """
 import os, signal, sys, threading, time
 from functools import partial
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with it ignored
-from streamgeo.engine import Engine
-from streamgeo.engine.board import _Board
+from streamgeo.engine import Engine, Pace
 def give(i):
     time.sleep(0.005)
     return i
@@ -225,14 +223,50 @@ def test_short_and_long_tasks_in_turn(size: int, threads: int) -> None:
     assert got == drawn == list(range(len(pauses)))
 
 
-def test_the_consumer_goes_on_with_short_tasks_behind_one_long_one() -> None:
-    board: _Board[int] = _Board(iter(()), None, lambda value: 0)
-    board.inline = True
-    for _ in range(5):
-        board.timed(9.0)
-        assert board.inline
-        for _ in range(20):
-            board.timed(1e-5)
-    board.timed(9.0)
-    board.timed(9.0)
-    assert not board.inline
+class Clock:
+    """Time that passes only when told to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("streamgeo.engine.pace.perf_counter", clock)
+    return clock
+
+
+def pass_by(pace: Pace, clock: Clock, count: int, ahead: float, here: float) -> list[bool]:
+    """Who computed each of so many results, where one takes so long with threads, and so long without."""
+    found = []
+    for _ in range(count):
+        found.append(pace.here)
+        clock.now += here if pace.here else ahead
+        pace.took()
+    return found
+
+
+def test_the_consumer_computes_what_comes_sooner_without_threads(clock: Clock) -> None:
+    pace = Pace()
+    assert not any(pass_by(pace, clock, 64, 100e-6, 40e-6))
+    assert all(pass_by(pace, clock, 1000, 100e-6, 40e-6))
+    pace.begin()
+    assert all(pass_by(pace, clock, 1000, 100e-6, 40e-6)), "the next epoch knows"
+
+
+def test_threads_go_on_where_they_are_worth_it_and_trials_become_rare(clock: Clock) -> None:
+    pace = Pace()
+    found = pass_by(pace, clock, 20000, 100e-6, 180e-6)
+    assert 0 < sum(found) < 100
+    assert not any(pass_by(Pace(), clock, 1000, 5e-3, 1e-3)), "what takes long is left to threads"
+
+
+def test_the_consumer_stops_when_it_has_become_slow(clock: Clock) -> None:
+    pace = Pace()
+    pass_by(pace, clock, 1000, 100e-6, 40e-6)
+    clock.now += 1.0  # the consumer thought for a second, once
+    assert all(pass_by(pace, clock, 200, 100e-6, 40e-6))
+    assert not pass_by(pace, clock, 200, 100e-6, 160e-6)[-1]

@@ -15,6 +15,7 @@ from streamgeo.engine.mlx import (
     to_mlx_buffer,
     to_mlx_stream,
 )
+from streamgeo.engine.pace import Pace
 from streamgeo.engine.patience import Patience
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Engine",
     "Kernel",
     "Merges",
+    "Pace",
     "Patience",
     "Trie",
     "csv_rows",

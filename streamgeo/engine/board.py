@@ -14,9 +14,8 @@ dtype, any metadata and any exception can come through. The guards, each for a f
   its own takes a ticket from mlx-data, which then begins another, for each whose results were taken;
 * a thread of mlx-data that goes to sleep in the very moment in which its stream is deleted is never woken, and the
   deletion waits for it (3 of 230,000 streams). So the stream is left to come to rest first;
-* a ticket costs tens of microseconds, and threads that share one interpreter hinder each other. Where tasks seem
-  short, the consumer runs a few itself to see; if they take next to nothing, it goes on so until two take longer,
-  and if they take not much longer than a ticket, one ticket stands for a group of them;
+* a ticket costs tens of microseconds, and threads that share one interpreter hinder each other: where results come
+  sooner without (``pace`` says so), the threads rest, and what they have drawn the consumer runs itself;
 * a child forked from under a live stream has the stream but not its threads. The stream is left alone for good,
   and from then on the child runs its tasks in the consumer's own thread: more threads there make the exit crash.
 """
@@ -28,22 +27,16 @@ import ctypes
 import os
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
-from time import perf_counter, sleep
+from time import sleep
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from streamgeo.engine.pace import Pace
 from streamgeo.gate import GATE
 
-_SHORT = 500e-6  # seconds on a thread, where tasks wait for each other too
-_TICKET = 500e-6  # ten times what a ticket costs
-_NOTHING = 60e-6  # less than handing a task over takes
-_MANY = 32  # so many short tasks in a row are no accident
-_TRIED = 8  # tasks that the consumer runs to see how long they take
-_GROUP = 16
 _REST = 1e-3  # seconds without a ticket drawn, after which threads that have nothing to do are asleep
 
 T = TypeVar("T")
@@ -66,16 +59,9 @@ class _Board(Generic[T]):
         self.open: dict[int, Task[T]] = {}
         self.done: dict[int, tuple[T | None, BaseException | None, int]] = {}
         self.draws = self.drawn = self.turn = self.held = self.running = self.largest = 0
-        self.groups: dict[int, int] = {}  # how many tasks a ticket stands for, where it is more than one
-        self.group = 1
-        self.groups_of = 1  # how many a group may have
-        self.short = 0  # short tasks in a row
-        self.lately = 0.0  # seconds that a task took of late
-        self.trial: list[float] = []  # seconds of those that the consumer ran to see
-        self.tried = False  # the consumer ran some, and they were not worth it
-        self.ended = self.closed = self.resting = self.inline = False
-        self.ends: deque[int] = deque()  # by ticket of this stream: the number behind its last task
-        self.asks: SimpleQueue[bool] = SimpleQueue()  # one for each ticket whose results were all taken
+        self.ended = self.closed = self.resting = False
+        self.since = 0  # number of the first task that the present stream draws
+        self.asks: SimpleQueue[bool] = SimpleQueue()  # one for each of its tickets whose result was taken
         self.inner = GATE.entered  # a task reads it
         self.renew()
 
@@ -91,38 +77,25 @@ class _Board(Generic[T]):
             yield {"ticket": np.array(self.draw(), np.int64)}
 
     def draw(self) -> int:
-        """Take the next task, or a group of them; the ticket is the number of the first, or -1 for none."""
+        """Take the next task; the ticket is its number, or -1 for none."""
         if self._over():
             return -1
         GATE.enter(self.inner)
         try:
             with self.drawing:
-                ticket = self.drawn
                 if self._over():
                     return -1
-                for _ in range(self.group):
-                    self._draw_one()
-                    if self.ended:
-                        break
-                if self.drawn > ticket + 1:
-                    self.groups[ticket] = self.drawn - ticket
-                self.ends.append(self.drawn)
-                return ticket
+                number = self.drawn
+                self.drawn += 1
+                try:
+                    self.open[number] = next(self.tasks)
+                except StopIteration:
+                    self._finish(number, None, _End())
+                except BaseException as error:
+                    self._finish(number, None, error)
+                return number
         finally:
             GATE.leave()
-
-    def _draw_one(self) -> None:
-        number = self.drawn
-        self.drawn += 1
-        began = perf_counter()
-        try:
-            self.open[number] = next(self.tasks)
-            if (took := perf_counter() - began) > _SHORT:
-                self.timed(took)
-        except StopIteration:
-            self._finish(number, None, _End())
-        except BaseException as error:
-            self._finish(number, None, error)
 
     def _over(self) -> bool:
         return self.closed or self.ended or self.resting
@@ -136,19 +109,17 @@ class _Board(Generic[T]):
             self.changed.notify_all()
 
     def work(self, ticket: Any) -> Any:
-        """Run the tasks of one ticket; whatever they raise is kept for the consumer."""
-        first = int(ticket)
-        for number in range(first, first + self.groups.pop(first, 1)):
-            task = self.open.get(number)
-            if task is not None and not self.closed:
-                self._run(number, task)
+        """Run the task of a ticket; whatever it raises is kept for the consumer."""
+        number = int(ticket)
+        task = self.open.get(number)
+        if task is not None and not self.closed:
+            self._run(number, task)
         return ticket
 
     def _run(self, number: int, task: Task[T]) -> None:
         if self.max_bytes is not None:
             self._pause(number, self.max_bytes)
         GATE.enter(self.inner)
-        began = perf_counter()
         try:
             if not self.closed:
                 value: T | None = None
@@ -161,25 +132,10 @@ class _Board(Generic[T]):
                     error = raised
                 self._finish(number, value, error, nbytes)
         finally:
-            self.timed(perf_counter() - began)
             if self.max_bytes is not None:
                 with self.changed:
                     self.running -= 1
             GATE.leave()
-
-    def timed(self, took: float) -> None:
-        """Note how long a task took. One long one by itself says little: the machine may have been busy."""
-        self.lately += (min(took, 3 * _SHORT) - self.lately) / 4
-        if self.lately > _SHORT:
-            self.short, self.inline = 0, False
-            return
-        self.short += 1
-        if self.inline and len(self.trial) < _TRIED:
-            self.trial.append(took)
-            usual = sorted(self.trial)[_TRIED // 2] if len(self.trial) == _TRIED else 0.0
-            if usual > _NOTHING:
-                self.inline, self.tried = False, True
-                self.group = min(_GROUP, self.groups_of) if usual < _TICKET else 1
 
     def here(self) -> T:
         """Run the next task in the consumer's own thread.
@@ -188,7 +144,6 @@ class _Board(Generic[T]):
             StopIteration: at the end.
         """
         GATE.enter(self.inner)
-        began = perf_counter()
         try:
             task = self.open.pop(self.turn, None) or self._next_task()
             self.turn += 1
@@ -198,7 +153,6 @@ class _Board(Generic[T]):
                 raise RuntimeError("a task raised StopIteration") from error  # it would end the epoch unseen
         finally:
             GATE.leave()
-            self.timed(perf_counter() - began)
 
     def _next_task(self) -> Task[T]:
         if self.ended:
@@ -227,8 +181,7 @@ class _Board(Generic[T]):
             value, error, nbytes = self.done.pop(self.turn)
             self.open.pop(self.turn, None)
             self.turn += 1
-            while self.ends and self.ends[0] <= self.turn:
-                self.ends.popleft()
+            if self.turn > self.since:
                 self.asks.put(True)
             self.held -= nbytes
             if self.max_bytes is not None:
@@ -240,7 +193,6 @@ class _Board(Generic[T]):
         with self.changed:
             self.closed = True
             self.open.clear()
-            self.groups.clear()
             self.done.clear()
             self.changed.notify_all()
 
@@ -279,7 +231,7 @@ class Engine(Generic[T]):
 
     An error in a task is raised when its turn comes; iteration can go on after it. With ``max_bytes`` workers
     pause while the results that wait have so many bytes, as ``nbytes`` counts them; a result that is larger than
-    that comes alone.
+    that comes alone. Where ``pace`` finds that results come sooner so, the consumer computes them itself.
     """
 
     def __init__(
@@ -289,10 +241,12 @@ class Engine(Generic[T]):
         threads: int,
         max_bytes: int | None = None,
         nbytes: Callable[[T], int] = lambda value: 0,
+        pace: Pace | None = None,
     ) -> None:
         self._board: _Board[T] = _Board(tasks, max_bytes, nbytes)
         self._size, self._threads = size, threads
-        self._board.groups_of = max(1, size // (threads + 1))
+        self._pace = pace or Pace()
+        self._pace.begin()
         self._stream: _Tickets | None = None
         self._pid = os.getpid()
         self._consumer = threading.Lock()
@@ -306,9 +260,17 @@ class Engine(Generic[T]):
             return self._next()
 
     @property
-    def inline(self) -> bool:
+    def here(self) -> bool:
         """Whether the consumer runs the next task itself, so that it waits for nobody."""
-        return self._board.inline and not self._board.done
+        return self._pace.here and not self._board.done
+
+    @property
+    def rests(self) -> bool:
+        """Whether, beside, nothing is drawn, so that the consumer may as well go on with the tasks by itself."""
+        board = self._board
+        if not self._pace.here or self._stream is not None:
+            return False
+        return not (board.open or board.done or board.ended or board.closed)
 
     @property
     def queued(self) -> int:
@@ -322,10 +284,14 @@ class Engine(Generic[T]):
             raise StopIteration
         if self._pid != os.getpid():
             self._take_up_after_fork()
+        self._pace.took()
         while board.turn not in board.done:
-            if _INLINE or board.inline:
-                return self._here(board)
-            self._advance(board)
+            if not (_INLINE or self._pace.here):
+                self._advance(board)
+            elif self._stream is None:
+                return self._run_here(board)
+            else:
+                self._rest(board)
             if board.closed:
                 raise StopIteration
         value, error = board.take()
@@ -338,18 +304,21 @@ class Engine(Generic[T]):
             raise error
         return value  # type: ignore[return-value]
 
-    def _here(self, board: _Board[T]) -> T:
+    def _run_here(self, board: _Board[T]) -> T:
         try:
             return board.here()
         except StopIteration:
             self.close()
             raise
 
+    def _rest(self, board: _Board[T]) -> None:
+        """End the threads; from then on no worker draws."""
+        board.resting = True
+        self._stop()
+        board.resting = False
+
     def _advance(self, board: _Board[T]) -> None:
-        """Wait for the result whose turn it is, or find that the consumer should run it."""
-        if board.short >= _MANY and not board.tried and board.max_bytes is None:
-            self._try_here(board)
-            return
+        """Wait for the result whose turn it is."""
         if self._stream is None:
             self._start(board)
         with board.changed:
@@ -358,17 +327,10 @@ class Engine(Generic[T]):
     def _start(self, board: _Board[T]) -> None:
         import mlx.data as dx
 
-        board.ends.clear()
-        board.asks = SimpleQueue()
+        board.since, board.asks = board.drawn, SimpleQueue()
         tickets = dx.stream_python_iterable(board.tickets).key_transform("ticket", board.work)
-        self._stream = _Tickets(tickets.prefetch(-(-self._size // board.group), self._threads), board)
+        self._stream = _Tickets(tickets.prefetch(self._size, self._threads), board)
         self._stream.begin()  # a signal may end the program anywhere here, and what has begun must be known
-
-    def _try_here(self, board: _Board[T]) -> None:
-        """Let the consumer run the next tasks; no worker draws meanwhile."""
-        board.resting = True
-        self._stop()
-        board.resting, board.inline, board.short, board.trial = False, True, 0, []
 
     def _take_up_after_fork(self) -> None:
         """In a child: forget the parent's stream and locks; what was open in the parent runs here again."""

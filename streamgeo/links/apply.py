@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.links.base import Cursor, Node, Task, as_value, need
+from streamgeo.links.base import Cursor, Node, Task
 from streamgeo.links.steps import Edit
+from streamgeo.links.values import as_value, need
 from streamgeo.meter import step_span
 from streamgeo.plan import Draw, Item, Run, finished, naming
 

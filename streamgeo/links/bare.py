@@ -2,12 +2,12 @@
 
 A step costs a few microseconds beside its function: for what it may ask for, where its array lies, how long it
 takes, what to say if it fails. Where arrays come from a list and no step asks for more than the array, this is
-known beforehand for all samples of a batch.
+known beforehand for all samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -16,16 +16,14 @@ from typing import Any, overload
 import numpy as np
 
 from streamgeo.errors import SampleError
-from streamgeo.links.base import Node, as_value, need
-from streamgeo.links.order import AsStream, Select
-from streamgeo.links.sources import Vector
-from streamgeo.links.steps import Map
-from streamgeo.meter import STEP, present
+from streamgeo.links.values import as_value, need
+from streamgeo.meter import STEP, Work, present
 from streamgeo.openers import Opener
 from streamgeo.plan import Item, Run, naming
 from streamgeo.step import Step
 
 Sample = dict[str, Any]
+Pick = Callable[[int, Run], int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,64 +52,73 @@ class _Stage:
         return told
 
 
-@dataclass(frozen=True, eq=False)
 class Bare:
-    """Where samples come from, in which order, and the steps that they go through."""
+    """Where samples come from, in which order (the last pick is made first), and the steps that they go through."""
 
-    source: Vector
-    picks: tuple[Select, ...]  # the last one first
-    stages: tuple[_Stage, ...]
+    def __init__(
+        self, data: Sequence[Mapping[str, Any]], picks: Sequence[Pick] = (), stages: Sequence[_Stage] = ()
+    ) -> None:
+        self._data, self._picks, self._stages = data, tuple(picks), tuple(stages)
+        self._calls = [stage.call() for stage in stages]
+        self._names = [STEP + stage.step.label for stage in stages]
 
-    def made(self, positions: range, run: Run) -> Iterator[tuple[int, int, Sample | Exception]]:
+    def picked(self, pick: Pick) -> Bare | None:
+        """In another order; behind a step it is the same, for none of these asks for a sample's number."""
+        return Bare(self._data, (pick, *self._picks), self._stages)
+
+    def then(self, step: Step, keys: Sequence[str], outputs: Sequence[str]) -> Bare | None:
+        """With one more step, if that asks for nothing but the array."""
+        if isinstance(step, Opener) or step.asks - {"out"} or step.keeps_residual:
+            return None
+        more = [_Stage(step, key, output) for key, output in zip(keys, outputs)]
+        return Bare(self._data, self._picks, (*self._stages, *more))
+
+    def item(self, position: int, run: Run) -> Item:
+        """The sample at one position."""
+        number = self._number(position, run)
+        spent, work = [0.0] * len(self._calls), present()
+        made = self._made(number, spent, work)
+        self._book(spent, work)
+        if isinstance(made, Exception):
+            raise made
+        return Item(number, made)
+
+    def items(self, positions: range, run: Run) -> Iterator[tuple[int, int, Sample | Exception]]:
         """Position, number in the source, and values of each sample, or what making it raised."""
-        data, calls = self.source.data, [stage.call() for stage in self.stages]
-        spent, work = [0.0] * len(calls), present()
+        spent, work = [0.0] * len(self._calls), present()
         for position in positions:
-            number = self._number(position, run) if self.picks else position
-            at = -1
-            values: Sample = {}
-            try:
-                for key, value in data[number].items():
-                    values[key] = as_value(value)
-                began = perf_counter() - work.inner
-                for at, (key, output, forward, checked) in enumerate(calls):
-                    value = forward(values[key])
-                    if type(value) is not np.ndarray or value.dtype.kind in "OV":
-                        value = checked(value)
-                    values[output] = value
-                    now = perf_counter() - work.inner
-                    spent[at] += now - began
-                    began = now
-            except Exception as error:
-                yield position, number, error if at < 0 else self.stages[at].named(error, values)
-            else:
-                yield position, number, values
-        for stage, took in zip(self.stages, spent):
-            work.book(STEP + stage.step.label, took)
+            number = self._number(position, run) if self._picks else position
+            yield position, number, self._made(number, spent, work)
+        self._book(spent, work)
+
+    def _made(self, number: int, spent: list[float], work: Work) -> Sample | Exception:
+        at = -1
+        values: Sample = {}
+        try:
+            for key, value in self._data[number].items():
+                values[key] = as_value(value)
+            began = perf_counter() - work.inner
+            for key, output, forward, checked in self._calls:
+                at += 1
+                value = forward(values[key])
+                if type(value) is not np.ndarray or value.dtype.kind in "OV":
+                    value = checked(value)
+                values[output] = value
+                now = perf_counter() - work.inner
+                spent[at] += now - began
+                began = now
+        except Exception as error:
+            return error if at < 0 else self._stages[at].named(error, values)
+        return values
 
     def _number(self, position: int, run: Run) -> int:
-        for select in self.picks:
-            position = select.pick(position, select.before.length(run), run)
+        for pick in self._picks:
+            position = pick(position, run)
         return position
 
-
-def bare_of(node: Node) -> Bare | None:
-    """How the samples of a chain are made, if they are arrays in memory and its steps ask for nothing else."""
-    picks: list[Select] = []
-    stages: list[_Stage] = []
-    while not isinstance(node, Vector):
-        if type(node) is Map and _asks_nothing(node.step):
-            stages[:0] = [_Stage(node.step, key, output) for key, output in zip(node.keys, node.outputs)]
-        elif type(node) is Select:
-            picks.append(node)
-        elif type(node) is not AsStream:
-            return None
-        node = node.before
-    return Bare(node, tuple(picks), tuple(stages))
-
-
-def _asks_nothing(step: Step) -> bool:
-    return not (isinstance(step, Opener) or step.asks - {"out"} or step.keeps_residual)
+    def _book(self, spent: list[float], work: Work) -> None:
+        for name, took in zip(self._names, spent):
+            work.book(name, took)
 
 
 class Parts(Sequence[Item]):

@@ -10,16 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import PurePath
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from streamgeo.errors import ChainError, MissingKeyError, SampleError
+from streamgeo.errors import ChainError, SampleError
+from streamgeo.links.bare import Bare
 from streamgeo.plan import Item, Run, at_sample, finished, says
 
-Array = NDArray[Any]
 Cursor = Any  # small, and as JSON can hold it: a number or a list; None is the start
 
 
@@ -115,6 +111,11 @@ class Node:
         """Whether it, or a link before it, draws random numbers."""
         return self.parent is not None and self.parent.random
 
+    @cached_property
+    def bare(self) -> Bare | None:
+        """How its samples are made, if they are arrays in memory and no step asks for anything else."""
+        return None
+
     @property
     def endless(self) -> bool:
         """Whether it is known that its samples never end."""
@@ -136,7 +137,7 @@ class Node:
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
-        for name in ("depth", "seed", "random", "_state", "_maps", "_bare"):
+        for name in ("depth", "seed", "random", "bare", "_state", "_maps", "_pace"):
             state.pop(name, None)
         return state
 
@@ -207,43 +208,3 @@ def numbered(error: Exception, number: int) -> SampleError:
 def cause_of(error: Exception) -> BaseException | None:
     """What a :class:`SampleError` made of this error names as its cause."""
     return error.__cause__ if isinstance(error, SampleError) else error
-
-
-def as_value(value: Any) -> Any:
-    """A value of a sample as an array that cannot be written to: it belongs to whoever made it.
-
-    Text stays text (a path), and paths become text; bytes become int8 as in mlx-data, a masked array gets NaN where
-    it is masked.
-    """
-    if type(value) is np.ndarray and value.dtype.isnative:  # nearly always
-        view = value.view()
-        view.setflags(write=False)
-        return view
-    if isinstance(value, (str, PurePath)):
-        return np.str_(value)
-    if isinstance(value, bytes):
-        return np.frombuffer(value, np.int8)
-    if isinstance(value, np.ma.MaskedArray):
-        if value.dtype.kind not in "fc" and np.ma.is_masked(value):
-            raise ChainError(
-                "a masked array of integers cannot carry its mask; give .astype(float) or a mask key"
-            )
-        return value.filled(np.nan) if value.dtype.kind in "fc" else value.data
-    if hasattr(value, "to_value") and hasattr(value, "unit"):
-        raise ChainError(f"a Quantity in {value.unit} would lose its unit in a sample; give .to_value(unit)")
-    if isinstance(value, (list, tuple)) and any(isinstance(part, PurePath) for part in value):
-        value = [str(part) if isinstance(part, PurePath) else part for part in value]
-    array = np.asarray(value)
-    if array.dtype.kind == "O" and not isinstance(value, np.ndarray):
-        raise ChainError(f"a value is a {type(value).__name__}; give an array, a number, text or bytes")
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    view = array.view()
-    view.setflags(write=False)
-    return view
-
-
-def need(item: Item, key: str, operation: str) -> None:
-    """A clear error for a key that is not there."""
-    if key not in item.values:
-        raise MissingKeyError(f"{operation}: no key {key!r} in the sample; it has {sorted(item.values)}")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.errors import BatchError, SampleError, StepError
-from streamgeo.links.bare import Bare, Parts, bare_of
+from streamgeo.links.bare import Bare, Parts
 from streamgeo.links.base import Cursor, Link, Node, Task, cause_of, numbered
 from streamgeo.meter import BATCH, span
 from streamgeo.parameters import literal
@@ -45,9 +45,9 @@ class Batch(Link):
             return len(self.size)
         return total // self.size if self.drop_last else -(-total // self.size)
 
-    @cached_property
+    @property
     def _bare(self) -> Bare | None:
-        return None if isinstance(self.size, tuple) else bare_of(self.before)
+        return None if isinstance(self.size, tuple) else self.before.bare
 
     def item(self, index: int, run: Run) -> Item:
         """One batch."""
@@ -116,7 +116,7 @@ class Batch(Link):
         slots, good = _Slots(len(positions), self.dim), list[int]()
         skipped: list[SampleError] = []
         with span(BATCH):
-            for position, source, made in bare.made(positions, run):
+            for position, source, made in bare.items(positions, run):
                 if isinstance(made, Exception):
                     skipped.append(_failed(made, position, run))
                 else:

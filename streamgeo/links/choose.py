@@ -12,8 +12,9 @@ from typing import Any
 from streamgeo.errors import ChainError, SampleError
 from streamgeo.gate import renewed_in_children
 from streamgeo.headers import looked_at
-from streamgeo.links.base import Cursor, Link, Task, need
+from streamgeo.links.base import Cursor, Link, Task
 from streamgeo.links.patches import mixes
+from streamgeo.links.values import need
 from streamgeo.parameters import objection
 from streamgeo.plan import Item, Run, naming
 from streamgeo.scene import Scene

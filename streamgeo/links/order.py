@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo import engine, meter
+from streamgeo.gate import GATE
+from streamgeo.links.bare import Bare
 from streamgeo.links.base import Cursor, Link, Task
 from streamgeo.order import generator, localized, permuted
 from streamgeo.plan import Item, Run, loaded
@@ -33,9 +35,17 @@ class Select(Link):
         """How many samples an epoch has."""
         return self.count(self.before.length(run))
 
+    @cached_property
+    def bare(self) -> Bare | None:
+        """As the link before, in this order."""
+        return self.before.bare.picked(self._index) if self.before.bare is not None else None
+
     def item(self, index: int, run: Run) -> Item:
         """The item that stands at ``index`` in this order."""
-        return self.before.item(self.pick(index, self.before.length(run), run), run)
+        return self.before.item(self._index(index, run), run)
+
+    def _index(self, index: int, run: Run) -> int:
+        return self.pick(index, self.before.length(run), run)
 
     def text(self) -> str:
         """The call that made it."""
@@ -148,6 +158,7 @@ class Reservoir(Link):
         return f".shuffle({self.size}, seed={self.reseed})"
 
 
+Made = tuple[Item | Exception, Cursor]
 MOST_AHEAD = (1 << 31) - 1  # what mlx-data can count
 MOST_THREADS = 1024  # more than that only wait for one another
 
@@ -162,32 +173,34 @@ class Prefetch(Link):
 
     indexable = False
 
+    @cached_property
+    def _pace(self) -> engine.Pace:
+        """What was found out in earlier epochs."""
+        return engine.Pace()
+
     def length(self, run: Run) -> int:
         """How many samples an epoch has."""
         return self.before.length(run)
 
     def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
         """Finished samples, as functions that only hand them over, or raise what making them raised."""
-        mine = meter.current()
-        tasks = meter.worked(mine, self.before.tasks(run, cursor))
-        work = map(partial(_kept, mine, run.lazy), tasks)
-        if self.max_bytes is None:
-            ahead = engine.Engine(work, self.size, self.threads)
-        else:
-            ahead = engine.Engine(
-                work, self.size, self.threads, max_bytes=self.max_bytes, nbytes=_nbytes_made
-            )
+        mine, tasks = meter.current(), self.before.tasks(run, cursor)
+        work = map(partial(_metered, mine, run.lazy), meter.worked(mine, tasks))
+        ahead = engine.Engine(work, self.size, self.threads, self.max_bytes, _nbytes_made, self._pace)
         try:
             while True:
-                if ahead.inline:
-                    result = next(ahead, None)
+                if ahead.rests:
+                    made = _next_made(tasks, run.lazy)
+                    self._pace.took()
+                elif ahead.here:
+                    made = next(ahead, None)
                 else:
                     meter.looked(ahead.queued)
                     with meter.waiting():
-                        result = next(ahead, None)
-                if result is None:
+                        made = next(ahead, None)
+                if made is None:
                     return
-                yield Task(partial(_given, result[0]), result[1])
+                yield Task(partial(_given, made[0]), made[1])
         finally:
             ahead.close()
 
@@ -197,18 +210,28 @@ class Prefetch(Link):
         return f".prefetch({self.size}, {self.threads}{bound})"
 
 
-def _kept(mine: meter.Meter | None, lazy: bool, task: Task) -> Callable[[], tuple[Item | Exception, Cursor]]:
-    return partial(_made, task, lazy) if mine is None else partial(_metered, mine, task, lazy)
+def _next_made(tasks: Iterator[Task], lazy: bool) -> Made | None:
+    """What the consumer computes itself, without the engine."""
+    GATE.enter()
+    try:
+        task = next(tasks, None)
+        return None if task is None else _made(task, lazy)
+    finally:
+        GATE.leave()
 
 
-def _metered(mine: meter.Meter, task: Task, lazy: bool) -> tuple[Item | Exception, Cursor]:
+def _metered(mine: meter.Meter | None, lazy: bool, task: Task) -> Callable[[], Made]:
+    return partial(_made, task, lazy) if mine is None else partial(_made_for, mine, task, lazy)
+
+
+def _made_for(mine: meter.Meter, task: Task, lazy: bool) -> Made:
     if meter.current() is mine:  # the consumer runs it itself
         return _made(task, lazy)
     with mine.running(meter.BUSY):
         return _made(task, lazy)
 
 
-def _made(task: Task, lazy: bool) -> tuple[Item | Exception, Cursor]:
+def _made(task: Task, lazy: bool) -> Made:
     # A failing sample does not end the epoch: the consumer decides what to do with the error.
     try:
         item = task.make()
@@ -217,7 +240,7 @@ def _made(task: Task, lazy: bool) -> tuple[Item | Exception, Cursor]:
         return error, task.after
 
 
-def _nbytes_made(made: tuple[Item | Exception, Cursor]) -> int:
+def _nbytes_made(made: Made) -> int:
     """Memory that a made sample holds while it waits; a lazy scene holds none."""
     item = made[0]
     if isinstance(item, Exception):
@@ -238,6 +261,11 @@ class AsStream(Link):
     """Seen as a stream: what was indexable is read in order."""
 
     indexable = False
+
+    @cached_property
+    def bare(self) -> Bare | None:
+        """That of the link before."""
+        return self.before.bare
 
     def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
         """Those of the link before."""

@@ -16,11 +16,12 @@ from streamgeo.errors import ChainError, OpenError, SampleError, StepError
 from streamgeo.gate import renewed_in_children
 from streamgeo.headers import MANY, THREADS, looked_at
 from streamgeo.indexing import Frame, Known
-from streamgeo.links.base import Cursor, Link, Node, Task, need
+from streamgeo.links.base import Cursor, Link, Node, Task
 from streamgeo.links.combine import Joined
 from streamgeo.links.order import Repeat, Select
 from streamgeo.links.sources import Files, MlxBuffer, Vector
 from streamgeo.links.steps import Map
+from streamgeo.links.values import need
 from streamgeo.openers import Opener
 from streamgeo.order import localized
 from streamgeo.plan import Item, Place, Run, Unread, as_scene, grid_of_window, naming

@@ -14,10 +14,11 @@ import numpy as np
 
 from streamgeo.engine import Engine
 from streamgeo.errors import ChainError
-from streamgeo.links.base import Cursor, Link, Node, Task, need
+from streamgeo.links.base import Cursor, Link, Node, Task
 from streamgeo.links.batch import Batch
 from streamgeo.links.order import Select, fixed_size, listed
 from streamgeo.links.steps import Edit
+from streamgeo.links.values import need
 from streamgeo.order import generator
 from streamgeo.plan import Item, Run
 

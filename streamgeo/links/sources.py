@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from streamgeo.errors import ChainError
-from streamgeo.links.base import Cursor, Node, Task, as_value
+from streamgeo.links.bare import Bare
+from streamgeo.links.base import Cursor, Node, Task
+from streamgeo.links.values import as_value
 from streamgeo.meter import SOURCE, spanned
 from streamgeo.plan import Item, Run
 
@@ -28,6 +30,11 @@ class Vector(Node):
     def length(self, run: Run) -> int:
         """How many samples an epoch has."""
         return len(self.data)
+
+    @cached_property
+    def bare(self) -> Bare | None:
+        """Its samples are arrays in memory."""
+        return Bare(self.data)
 
     def item(self, index: int, run: Run) -> Item:
         """A copy of one dict, its values as arrays."""

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.errors import ChainError
-from streamgeo.links.base import Cursor, Link, Node, Task, as_value, need
+from streamgeo.links.bare import Bare
+from streamgeo.links.base import Cursor, Link, Node, Task
+from streamgeo.links.values import as_value, need
 from streamgeo.meter import step_span
 from streamgeo.openers import Opener
 from streamgeo.parameters import function_name
@@ -41,8 +43,16 @@ class Map(Link):
         before, maps = self.before._maps if type(self.before) is Map else (self.before, ())
         return before, (*maps, self)
 
+    @cached_property
+    def bare(self) -> Bare | None:
+        """As the link before, if the step asks for nothing but the array."""
+        bare = self.before.bare
+        return bare.then(self.step, self.keys, self.outputs) if bare is not None else None
+
     def item(self, index: int, run: Run) -> Item:
         """The item of the link before, with the step applied."""
+        if self.bare is not None:
+            return self.bare.item(index, run)
         before, maps = self._maps
         return _applied(before.item(index, run), maps, run)
 

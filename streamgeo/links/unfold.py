@@ -15,11 +15,12 @@ import numpy as np
 
 from streamgeo.errors import OpenError, StepError
 from streamgeo.links.apply import arrays, label_of, written
-from streamgeo.links.base import Cursor, Link, Node, Task, as_value, need
+from streamgeo.links.base import Cursor, Link, Node, Task
 from streamgeo.links.cache import Cache
 from streamgeo.links.combine import Filter
 from streamgeo.links.order import Prefetch
 from streamgeo.links.steps import Edit
+from streamgeo.links.values import as_value, need
 from streamgeo.meter import step_span
 from streamgeo.plan import Item, Run, finished, naming
 
