@@ -176,6 +176,8 @@ class Unpacking:
         self._few = bool(self._steps) and native.kind in "iu" and native.itemsize <= 2
         numbers = (*packing.markers, packing.low, packing.high, packing.scale, packing.offset)
         self._key = (native.str, packing.unsigned, packing.cast, *map(_exactly, numbers))
+        # Text: its hash is worked out once.
+        self.kept_as = None if self.plain else f"unpacked by {self._key}"
 
     def __eq__(self, other: object) -> bool:
         return self._key == other._key if isinstance(other, Unpacking) else NotImplemented

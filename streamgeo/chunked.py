@@ -85,10 +85,47 @@ class Chunked(ABC):
         """Fill ``out`` (in the axis order of the file) with the values of a box.
 
         ``put`` copies stored values to the piece of ``out`` that they belong to: scaling and conversion stand there,
-        so that each value is touched once. Small pieces of several chunks are put together first: the calls
-        that convert them would cost more than another copy inside the processor's cache.
+        so that each value is touched once. If it says by ``kept_as`` what its results may be kept as, a chunk
+        that is asked for again is converted as a whole, and from then on pieces are copied from that.
         """
         pieces = list(overlaps(box, self.chunks))
+        kept_as = getattr(put, "kept_as", None)
+        if kept_as is None:
+            self._read_stored(pieces, out, put)
+            return
+        key = (self.key, kept_as)
+        rest: list[Piece] = []
+        for piece, found in zip(pieces, CACHE.found([(key, at) for at, _, _ in pieces])):
+            at, source, target = piece
+            chunk = self._converted(key, at, out.dtype, put) if found is None else found
+            if chunk is None:
+                rest.append(piece)
+            else:
+                np.copyto(out[target], chunk[source])
+        if len(rest) == len(pieces):
+            self._read_stored(pieces, out, put)
+        elif rest:
+            self._put(rest, out, put)
+
+    def _converted(self, key: Hashable, at: At, dtype: np.dtype[Any], put: Put) -> Array | None:
+        """A chunk that was asked for before, converted and kept in place of what is stored; None for another.
+
+        None, too, where that would fill more than half of the cache: it takes more room, and what has no room is
+        decoded again.
+        """
+        stored = CACHE.peek((self.key, at))
+        if stored is None or not CACHE.has_room(2 * stored.size * dtype.itemsize):
+            return None
+        value: Array = CACHE.get((key, at), partial(_whole, stored, dtype, put), nbytes)
+        CACHE.drop((self.key, at))
+        return value
+
+    def _read_stored(self, pieces: list[Piece], out: Array, put: Put) -> None:
+        """The same from chunks as they are stored.
+
+        Small pieces of several chunks are put together first: the calls that convert them would cost more than
+        another copy inside the processor's cache.
+        """
         count = out.size * self.dtype.itemsize
         if len(pieces) == 1 or put is np.copyto or out.size >= _SMALL * len(pieces) or count > _GATHERED:
             self._put(pieces, out, put)
@@ -112,12 +149,16 @@ class Chunked(ABC):
             assert part is not None
             put(out[target], part)
 
-    def foresee(self, box: Box) -> bool:
+    def foresee(self, box: Box, kept_as: str | None = None) -> bool:
         """Have the system fetch what a box will be decoded from, while something else is decoded; returns at once.
 
         Chunks that lie close to one another in the file are asked for in one request. False when there are none.
+        ``kept_as`` is that of the function that will be given to :meth:`read`.
         """
-        missing = [at for at, _, _ in overlaps(box, self.chunks) if not CACHE.holds((self.key, at))]
+        keys = (self.key, (self.key, kept_as)) if kept_as else (self.key,)
+        missing = [
+            at for at, _, _ in overlaps(box, self.chunks) if not any(CACHE.holds((key, at)) for key in keys)
+        ]
         if not missing or spill.active() is not None:  # what is in the folder is not decoded
             return False
         places = sorted(place for at in missing if (place := self.place(at)) is not None)
@@ -135,6 +176,16 @@ class Chunked(ABC):
         return (
             None if chunk is None else chunk[source]
         )  # the view holds its memory, which may go round otherwise
+
+
+def _whole(stored: Array, dtype: np.dtype[Any], put: Put) -> Array:
+    """All of a chunk, converted; one value that is spread stays one."""
+    shape = stored.shape if any(stored.strides) else (1,) * stored.ndim
+    out = SLOTS.empty(shape, dtype)
+    put(out, stored[tuple(slice(size) for size in shape)])
+    out = out if shape == stored.shape else np.broadcast_to(out, stored.shape)
+    out.flags.writeable = False
+    return out
 
 
 def overlaps(box: Box, chunks: tuple[int, ...]) -> Iterator[Piece]:

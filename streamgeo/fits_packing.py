@@ -65,6 +65,7 @@ class Unpacking:
         fits = blank is not None and np.iinfo(dtype).min <= blank <= np.iinfo(dtype).max
         self._blank = blank if fits else None
         self.plain = packing.bscale == 1 and packing.bzero == 0 and self._blank is None
+        self.kept_as = None if self.plain else f"unpacked by {packing}"
 
     def __call__(self, out: NDArray[np.float32], stored: NDArray[Any]) -> None:
         """Fill ``out`` with the physical numbers of ``stored``, touching each as few times as can be."""

@@ -124,7 +124,10 @@ class Window(Mapping[str, slice]):
     def within(self, dims: Sequence[str], shape: Sequence[int]) -> bool:
         """Whether it lies wholly inside an array of ``shape`` with these ``dims``."""
         if tuple(self._box) == tuple(dims):  # nearly always
-            return all(lo >= 0 and hi <= size for (lo, hi), size in zip(self._box.values(), shape))
+            for (lo, hi), size in zip(self._box.values(), shape):  # several times as quick as all()
+                if lo < 0 or hi > size:
+                    return False
+            return True
         sizes = dict(zip(dims, shape, strict=True))
         return all(lo >= 0 and hi <= sizes[name] for name, (lo, hi) in self._box.items())
 

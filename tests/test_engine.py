@@ -261,7 +261,7 @@ def test_threads_go_on_where_they_are_worth_it_and_trials_become_rare(clock: Clo
     pace = Pace()
     found = pass_by(pace, clock, 20000, 100e-6, 180e-6)
     assert 0 < sum(found) < 100
-    assert not any(pass_by(Pace(), clock, 1000, 5e-3, 1e-3)), "what takes long is left to threads"
+    assert not any(pass_by(Pace(), clock, 1000, 80e-3, 1e-3)), "what takes long is left to threads"
 
 
 def test_the_consumer_stops_when_it_has_become_slow(clock: Clock) -> None:

@@ -46,7 +46,7 @@ ROOMS = [
     ["steps.normalize", "steps.stretch", "steps.gaps", "steps.geometry", "steps.cast", "steps.patch"],
     ["steps.augment"],
     ["helio", "remote", "climate"], ["openers"], ["catalog", "indexing"],
-    ["engine.board", "engine.mlx", "engine.patience"], ["plan", "engine"],
+    ["engine.pace"], ["engine.board", "engine.mlx", "engine.patience"], ["plan", "engine"],
     ["core", "features", "tokenizer_helpers"], ["links"], ["wayback", "replay"], ["rows", "answers"],
     ["stitcher", "tta"], ["state", "stats", "journal"], ["progress"], ["outline"],
     ["running", "predict", "explain", "inverse"], ["vocabulary.base"],

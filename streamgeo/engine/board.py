@@ -248,6 +248,7 @@ class Engine(Generic[T]):
         self._pace = pace or Pace()
         self._pace.begin()
         self._stream: _Tickets | None = None
+        self._left = False  # whether there may be results of threads that rest now
         self._pid = os.getpid()
         self._consumer = threading.Lock()
         _LIVE.add(self)
@@ -270,7 +271,7 @@ class Engine(Generic[T]):
         board = self._board
         if not self._pace.here or self._stream is not None:
             return False
-        return not (board.open or board.done or board.ended or board.closed)
+        return not (self._left or board.open or board.done or board.ended or board.closed)
 
     @property
     def queued(self) -> int:
@@ -284,7 +285,6 @@ class Engine(Generic[T]):
             raise StopIteration
         if self._pid != os.getpid():
             self._take_up_after_fork()
-        self._pace.took()
         while board.turn not in board.done:
             if not (_INLINE or self._pace.here):
                 self._advance(board)
@@ -295,6 +295,8 @@ class Engine(Generic[T]):
             if board.closed:
                 raise StopIteration
         value, error = board.take()
+        if not self._pace.here:
+            self._pace.took()
         if isinstance(error, _End):
             self.close()
             raise StopIteration
@@ -306,16 +308,23 @@ class Engine(Generic[T]):
 
     def _run_here(self, board: _Board[T]) -> T:
         try:
-            return board.here()
+            result = board.here()
         except StopIteration:
             self.close()
             raise
+        if self._left:  # what the threads had computed is used up: it is measured from here on
+            self._left = False
+            self._pace.start()
+        else:
+            self._pace.took()
+        return result
 
     def _rest(self, board: _Board[T]) -> None:
         """End the threads; from then on no worker draws."""
         board.resting = True
         self._stop()
         board.resting = False
+        self._left = True
 
     def _advance(self, board: _Board[T]) -> None:
         """Wait for the result whose turn it is."""

@@ -1,7 +1,7 @@
 """Whether threads compute results ahead, or the consumer computes each one when it asks for it: by the clock.
 
 A result costs tens of microseconds on its way from one thread to another, and threads that share one interpreter
-hinder each other: an array function of a few hundred microseconds is often done sooner without them. It depends on
+hinder each other: what goes from array function to array function is often done sooner without them. It depends on
 how much of a task lets go of the interpreter, and on what the consumer does between two results, so it is tried: the
 whole time from one result to the next is compared, with threads and without.
 """
@@ -12,67 +12,81 @@ import math
 from dataclasses import dataclass, field
 from time import perf_counter
 
-_LOOK = 32  # results between two looks at the clock
-_TRIAL = 4  # results, so often at most, without threads to see
-_TRIALS = 4
-_LONG = 2e-3  # seconds from one result to the next, from which on threads are not worth a second thought
-_SLOWER = 1.5  # times as slow as with threads, twice in a row: no accident
-_RARER = 4  # times as many results until the next trial, when one did not pay
+_LOOK, _SHORT_LOOK = 32, 4  # results between two looks at the clock; fewer, where they take long
+_WHILE = 10e-3  # seconds between two looks that are enough for the shorter one
+_TRIES = 4  # without threads; the worst of them, which may be an accident, does not count
+_TRIED = 400e-6  # seconds of results with threads that a try stands for
+_LONG = 50e-3  # seconds from one result to the next from which on trying costs too much
+_HOPELESS = 1.5  # times as slow as with threads: no second try
+_SLOWER = 1.25  # the same of what was tried and found good, twice in a row
+_RARER, _RAREST = 4, 32  # times as many looks until it is tried again, when it did not pay; and at most
 
 
 @dataclass
 class Pace:
-    """``here`` says that the consumer computes the next result itself; ``took`` is told of every result."""
+    """``here`` says that the consumer computes the next result itself; :meth:`took` is told of every result.
+
+    Attributes:
+        ahead: seconds from one result to the next with threads, at best.
+        gap: looks with threads before it is tried without.
+    """
 
     here: bool = False
-    ahead: float = math.inf  # seconds from one result to the next with threads, at best
-    gap: int = 2 * _LOOK  # results with threads between two trials
-    _trial: list[float] = field(default_factory=list)
+    ahead: float = math.inf
+    gap: int = 2
     _trying: bool = False
-    _slow: int = 0
-    _since: int = 0  # results with threads since the last trial
-    _count: int = 0
-    _until: int = _LOOK
+    _tries: list[float] = field(default_factory=list)  # seconds from one result to the next
+    _looks: int = 0  # with threads since the last try
+    _slow: int = 0  # looks in a row
+    _count: int = 0  # results since the last look
+    _until: int = _SHORT_LOOK
     _began: float = 0.0
 
     def begin(self) -> None:
-        """An epoch begins: it goes on as the one before ended."""
-        self._restart(_LOOK)
-        self._trying = False
-        self._slow = self._since = 0
+        """An epoch begins: it goes on as the one before ended, and with threads it measures anew."""
+        if self._trying or not self.here:
+            self.here, self.ahead = False, math.inf
+        self._trying, self._slow = False, 0
+        self._restart(_SHORT_LOOK)
+
+    def start(self) -> None:
+        """What was taken since the last look does not count."""
+        self._restart(self._until)
 
     def took(self) -> None:
-        """One more result was taken."""
+        """One more result was computed, and taken, as ``here`` says."""
         self._count += 1
         if self._count >= self._until:
             self._look()
 
     def _look(self) -> None:
-        now = perf_counter()
-        each = (now - self._began) / self._count
+        passed = perf_counter() - self._began
+        each = passed / self._count
         if self._trying:
-            self._try(each)
+            self._tried(each)
+        elif passed < _WHILE and self._count < _LOOK:
+            self._until = _LOOK
+            return
         elif self.here:
             self._slow = self._slow + 1 if each > _SLOWER * self.ahead else 0
             if self._slow == 2:
                 self.here, self._slow, self.ahead = False, 0, math.inf
         else:
-            self._since += self._count
+            self._looks += 1
             self.ahead = min(self.ahead, each)
-            if self._since >= self.gap and self.ahead < _LONG:
-                self.here = self._trying = True
-                self._trial = []
-        self._restart(_TRIAL if self._trying else _LOOK)
+            if self._looks >= self.gap and self.ahead < _LONG:
+                self.here, self._trying, self._tries = True, True, []
+        self._restart(max(1, min(16, int(_TRIED / self.ahead))) if self._trying else _SHORT_LOOK)
 
-    def _try(self, each: float) -> None:
-        """Of some short trials the best counts, as of the times with threads."""
-        self._trial.append(each)
-        hopeless = each > 2 * self.ahead and len(self._trial) == 2
-        if len(self._trial) < _TRIALS and not hopeless:
-            return
-        self._trying, self._since = False, 0
-        self.here = min(self._trial) < self.ahead
-        self.gap = 2 * _LOOK if self.here else self.gap * _RARER
+    def _tried(self, each: float) -> None:
+        self._tries.append(each)
+        if each > _HOPELESS * self.ahead or len(self._tries) == _TRIES:
+            self._trying = False
+            self.here = (
+                len(self._tries) == _TRIES and sum(sorted(self._tries)[:-1]) < (_TRIES - 1) * self.ahead
+            )
+            self.gap = 2 if self.here else min(self.gap * _RARER, _RAREST)
+            self._looks = 0
 
     def _restart(self, until: int) -> None:
         self._count, self._until, self._began = 0, until, perf_counter()

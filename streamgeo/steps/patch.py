@@ -119,7 +119,7 @@ class Patch(Step):
 
     def read_into(self, scene: Scene, window: Window, out: Array) -> None:
         """The same, written to an array of the window's shape and the scene's dtype."""
-        if window.within(scene.dims, scene.shape):
+        if self.edge != "pad" or window.within(scene.dims, scene.shape):
             scene.read_into(out, window)
         else:
             out[...] = self.read(scene, window)
