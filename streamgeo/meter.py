@@ -77,12 +77,6 @@ class Work:
     ) -> None:
         self.meter, self.sums, self.role, self.inner = meter, sums, role, 0.0
 
-    def book(self, name: str, took: float) -> None:
-        """Add a time that was taken without a span, less ``inner``, as a span would have done."""
-        if self.sums is not None:
-            self.sums[name] = self.sums.get(name, 0.0) + took
-        self.inner += took
-
 
 class _Here(threading.local):
     """The work of this thread."""
@@ -133,6 +127,7 @@ class _Running:
     def __init__(self, meter: Meter, role: str) -> None:
         self._meter, self._role = meter, role
         self._thread, self._work = 0, Work()
+        self._end: float | None = None
 
     def __enter__(self) -> None:
         if self._thread != threading.get_ident():
@@ -146,8 +141,14 @@ class _Running:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        took = perf_counter() - self._start
-        count(self._role, took)
+        now = perf_counter()
+        took = now - self._start
+        sums = self._work.sums
+        assert sums is not None
+        sums[self._role] = sums.get(self._role, 0.0) + took
+        if self._role == NEXT:  # also the time since the sample before
+            sums[WALL] = sums.get(WALL, 0.0) + now - (self._end or self._start)
+            self._end = now
         _HERE.work = self._outer
         self._outer.inner += took
 

@@ -365,10 +365,14 @@ def as_scene(array: Array, name: str) -> Scene:
 
 def finished(item: Item) -> dict[str, Array]:
     """The sample that the user sees: arrays only, with ``<key>.scene`` and ``<key>.window`` beside the placed."""
-    out = outlined(item)
-    for key, value in out.items():
-        out[key] = value.read() if type(value) is Unread else _own(value)  # type: ignore[arg-type]
-    return out  # type: ignore[return-value]
+    if item.places or item.residuals:
+        sample = outlined(item)
+    else:  # nearly always, of arrays from memory
+        sample = item.values
+    return {
+        key: _own(value) if type(value) is np.ndarray else _own(_array_of(value))
+        for key, value in sample.items()
+    }
 
 
 def outlined(item: Item) -> dict[str, Array | Unread]:

@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -174,7 +174,6 @@ class Epoch(Iterator[Sample]):
         self._lock = threading.Lock()
         self._patience: Patience[Sample] = Patience(works=not threads_of(runner.node))
         self._closed = False
-        self._clock: float | None = None
         self._running = runner.meter.running(m.NEXT)
         self._line = runner.line(start.count)
         self._skipped = self._handed = 0  # samples, since it began
@@ -212,16 +211,12 @@ class Epoch(Iterator[Sample]):
     def _seen(self) -> Sample:
         """The next sample that is not skipped."""
         while True:
-            began = self._clock or perf_counter()
-            with self._running:
-                try:
+            try:
+                with self._running:
                     sample = self._next()
-                except BaseException:
-                    self._end_line()
-                    raise
-                finally:  # also the time since the sample before
-                    self._clock = perf_counter()
-                    m.count(m.WALL, self._clock - began)
+            except BaseException:
+                self._end_line()
+                raise
             if sample:
                 return sample
 

@@ -124,7 +124,8 @@ class Window(Mapping[str, slice]):
     def within(self, dims: Sequence[str], shape: Sequence[int]) -> bool:
         """Whether it lies wholly inside an array of ``shape`` with these ``dims``."""
         if tuple(self._box) == tuple(dims):  # nearly always
-            for (lo, hi), size in zip(self._box.values(), shape):  # several times as quick as all()
+            # Several times as quick as all().
+            for (lo, hi), size in zip(self._box.values(), shape):  # noqa: SIM110
                 if lo < 0 or hi > size:
                     return False
             return True

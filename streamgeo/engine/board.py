@@ -83,10 +83,11 @@ class _Board(Generic[T]):
         GATE.enter(self.inner)
         try:
             with self.drawing:
-                if self._over():
-                    return -1
-                number = self.drawn
-                self.drawn += 1
+                with self.changed:  # so that nothing is drawn once the threads are to rest
+                    if self._over():
+                        return -1
+                    number = self.drawn
+                    self.drawn += 1
                 try:
                     self.open[number] = next(self.tasks)
                 except StopIteration:
@@ -175,6 +176,15 @@ class _Board(Generic[T]):
             )
             self.running += 1
 
+    def rests(self) -> bool:
+        """Let nothing more be drawn; whether all that was drawn has been taken.
+
+        Nobody waits for that: the source, or a task, may be waiting for what the consumer does next.
+        """
+        with self.changed:
+            self.resting = True
+            return self.turn == self.drawn
+
     def take(self) -> tuple[T | None, BaseException | None]:
         """The result of the present turn, which is done; then it is the turn of the next."""
         with self.changed:
@@ -219,8 +229,9 @@ class _Tickets:
         self._asks.put(False)
         if self._thread is not None and self._thread.ident is not None:
             self._thread.join()
-        seen = -1
-        while seen != self._board.draws:
+        seen, quiet = -1, 0
+        while quiet < 2:  # a thread may be held up by the system once, just before it goes to sleep
+            quiet = quiet + 1 if seen == self._board.draws else 0
             seen = self._board.draws
             sleep(_REST)
         self._stream = None
@@ -248,7 +259,7 @@ class Engine(Generic[T]):
         self._pace = pace or Pace()
         self._pace.begin()
         self._stream: _Tickets | None = None
-        self._left = False  # whether there may be results of threads that rest now
+        self._first = False  # whether the threads have just come to rest
         self._pid = os.getpid()
         self._consumer = threading.Lock()
         _LIVE.add(self)
@@ -263,7 +274,7 @@ class Engine(Generic[T]):
     @property
     def here(self) -> bool:
         """Whether the consumer runs the next task itself, so that it waits for nobody."""
-        return self._pace.here and not self._board.done
+        return self._pace.here and self._stream is None and not self._board.done
 
     @property
     def rests(self) -> bool:
@@ -271,7 +282,7 @@ class Engine(Generic[T]):
         board = self._board
         if not self._pace.here or self._stream is not None:
             return False
-        return not (self._left or board.open or board.done or board.ended or board.closed)
+        return not (self._first or board.open or board.done or board.ended or board.closed)
 
     @property
     def queued(self) -> int:
@@ -286,12 +297,13 @@ class Engine(Generic[T]):
         if self._pid != os.getpid():
             self._take_up_after_fork()
         while board.turn not in board.done:
-            if not (_INLINE or self._pace.here):
-                self._advance(board)
-            elif self._stream is None:
+            if _INLINE or (self._pace.here and self._stream is None):
                 return self._run_here(board)
+            if self._pace.here and board.rests():
+                self._stop()
+                self._first = True
             else:
-                self._rest(board)
+                self._advance(board)
             if board.closed:
                 raise StopIteration
         value, error = board.take()
@@ -312,19 +324,12 @@ class Engine(Generic[T]):
         except StopIteration:
             self.close()
             raise
-        if self._left:  # what the threads had computed is used up: it is measured from here on
-            self._left = False
+        if self._first:  # it is measured from here on
+            self._first = False
             self._pace.start()
         else:
             self._pace.took()
         return result
-
-    def _rest(self, board: _Board[T]) -> None:
-        """End the threads; from then on no worker draws."""
-        board.resting = True
-        self._stop()
-        board.resting = False
-        self._left = True
 
     def _advance(self, board: _Board[T]) -> None:
         """Wait for the result whose turn it is."""
@@ -336,7 +341,7 @@ class Engine(Generic[T]):
     def _start(self, board: _Board[T]) -> None:
         import mlx.data as dx
 
-        board.since, board.asks = board.drawn, SimpleQueue()
+        board.resting, board.since, board.asks = False, board.drawn, SimpleQueue()
         tickets = dx.stream_python_iterable(board.tickets).key_transform("ticket", board.work)
         self._stream = _Tickets(tickets.prefetch(self._size, self._threads), board)
         self._stream.begin()  # a signal may end the program anywhere here, and what has begun must be known

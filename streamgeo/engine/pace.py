@@ -14,10 +14,10 @@ from time import perf_counter
 
 _LOOK, _SHORT_LOOK = 32, 4  # results between two looks at the clock; fewer, where they take long
 _WHILE = 10e-3  # seconds between two looks that are enough for the shorter one
-_TRIES = 4  # without threads; the worst of them, which may be an accident, does not count
+_TRIES = 4  # without threads; the last two count, for memory that a thread is new to is slow at first
 _TRIED = 400e-6  # seconds of results with threads that a try stands for
 _LONG = 50e-3  # seconds from one result to the next from which on trying costs too much
-_HOPELESS = 1.5  # times as slow as with threads: no second try
+_HOPELESS = 1.5  # times as slow as with threads, twice: no more tries
 _SLOWER = 1.25  # the same of what was tried and found good, twice in a row
 _RARER, _RAREST = 4, 32  # times as many looks until it is tried again, when it did not pay; and at most
 
@@ -80,11 +80,10 @@ class Pace:
 
     def _tried(self, each: float) -> None:
         self._tries.append(each)
-        if each > _HOPELESS * self.ahead or len(self._tries) == _TRIES:
+        last = self._tries[-2:]
+        if len(self._tries) == _TRIES or (len(last) == 2 and min(last) > _HOPELESS * self.ahead):
             self._trying = False
-            self.here = (
-                len(self._tries) == _TRIES and sum(sorted(self._tries)[:-1]) < (_TRIES - 1) * self.ahead
-            )
+            self.here = sum(last) < 2 * self.ahead
             self.gap = 2 if self.here else min(self.gap * _RARER, _RAREST)
             self._looks = 0
 

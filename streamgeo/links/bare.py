@@ -75,7 +75,7 @@ class Bare:
 
     def item(self, position: int, run: Run) -> Item:
         """The sample at one position."""
-        number = self._number(position, run)
+        number = self._number(position, run) if self._picks else position
         spent, work = [0.0] * len(self._calls), present()
         made = self._made(number, spent, work)
         self._book(spent, work)
@@ -117,8 +117,11 @@ class Bare:
         return position
 
     def _book(self, spent: list[float], work: Work) -> None:
-        for name, took in zip(self._names, spent):
-            work.book(name, took)
+        sums = work.sums
+        if sums is not None:
+            for name, took in zip(self._names, spent):
+                sums[name] = sums.get(name, 0.0) + took
+        work.inner += sum(spent)
 
 
 class Parts(Sequence[Item]):

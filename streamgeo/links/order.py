@@ -185,12 +185,13 @@ class Prefetch(Link):
     def tasks(self, run: Run, cursor: Cursor = None) -> Iterator[Task]:
         """Finished samples, as functions that only hand them over, or raise what making them raised."""
         mine, tasks = meter.current(), self.before.tasks(run, cursor)
-        work = map(partial(_metered, mine, run.lazy), meter.worked(mine, tasks))
+        lazy = run.lazy or self.before.bare is not None  # then there is nothing to be read
+        work = map(partial(_metered, mine, lazy), meter.worked(mine, tasks))
         ahead = engine.Engine(work, self.size, self.threads, self.max_bytes, _nbytes_made, self._pace)
         try:
             while True:
                 if ahead.rests:
-                    made = _next_made(tasks, run.lazy)
+                    made = _next_made(tasks, lazy)
                     self._pace.took()
                 elif ahead.here:
                     made = next(ahead, None)
