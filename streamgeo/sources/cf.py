@@ -79,6 +79,23 @@ class Variable:
 Catalogue = Mapping[str, Variable]
 
 
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself before any pixel is read.
+
+    Attributes:
+        variables: by path.
+        groups: attributes by path, of the root (the empty path) and of groups with variables in or below them.
+        unlimited: ids of the dims that can grow.
+        model: the data model, such as ``"NETCDF4"``.
+    """
+
+    variables: Catalogue
+    groups: Mapping[str, Mapping[str, Any]]
+    unlimited: frozenset[str] = frozenset()
+    model: str = ""
+
+
 def text(attrs: Mapping[str, Any], key: str) -> str:
     """An attribute as text; empty where it is missing or not text."""
     value = attrs.get(key, "")
@@ -144,6 +161,12 @@ def is_grid_mapping(variable: Variable) -> bool:
     """Whether a variable holds no data but the attributes of a CRS."""
     size = int(np.prod(variable.shape)) if variable.shape else 1
     return size <= 1 and any(key in variable.attrs for key in ("grid_mapping_name", "crs_wkt", "spatial_ref"))
+
+
+def ancestors(group: str) -> list[str]:
+    """A group and all above it but the root."""
+    parts = group.split("/") if group else []
+    return ["/".join(parts[: i + 1]) for i in range(len(parts))]
 
 
 # -- which variables are data ------------------------------------------------------------------------
