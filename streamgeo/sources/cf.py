@@ -130,9 +130,10 @@ def resolve(name: str, group: str, catalogue: Catalogue) -> Variable | None:
 def referred(variable: Variable, *keys: str) -> Iterator[str]:
     """Names that attributes of a variable refer to, without the labels of ``formula_terms`` and the like."""
     for key in keys:
-        for word in text(variable.attrs, key).split():
-            if not word.endswith(":"):
-                yield word
+        if key in variable.attrs:
+            for word in text(variable.attrs, key).split():
+                if not word.endswith(":"):
+                    yield word
 
 
 def _plain(variable: Variable) -> str:

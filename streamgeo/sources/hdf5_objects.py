@@ -128,6 +128,10 @@ class Object:
 class File:
     """An HDF5 file that is open to read headers from.
 
+    Attributes:
+        bytes: of the file.
+        objects: that were read, by their address.
+
     Raises:
         Unusual: when it does not begin as almost all do, is cut short, or is being written.
     """
@@ -148,16 +152,21 @@ class File:
             raise Unusual(
                 "a superblock with other sizes or with more to it, or a file that is cut short or written to"
             )
-        self._objects: dict[int, Object] = {}
-        self.root = self.object(root)
+        self.objects: dict[int, Object] = {}
+        self._root = root
+
+    @property
+    def root(self) -> Object:
+        """The outermost group."""
+        return self.object(self._root)
 
     def object(self, address: int) -> Object:
         """The object at an address."""
-        if address not in self._objects:
-            if len(self._objects) > _OBJECTS:
+        if address not in self.objects:
+            if len(self.objects) > _OBJECTS:
                 raise Unusual("objects without end")
-            self._objects[address] = self._read(address)
-        return self._objects[address]
+            self.objects[address] = self._read(address)
+        return self.objects[address]
 
     def _read(self, address: int) -> Object:
         head = self.bytes.at(address, 16)
@@ -173,8 +182,11 @@ class File:
             while at < length:
                 kind, size, flags = _MESSAGE.unpack_from(data, at)
                 at += 8 + size
-                _take(found, chunks, kind, (seen, flags, data[at - size : at]), at > length)
+                if at > length or kind > _KNOWN:
+                    raise Unusual(f"a message of kind {kind}, or one that reaches beyond its header")
+                found.setdefault(kind, []).append((seen, flags, data[at - size : at]))
                 seen += 1
+            chunks += _continued(found, chunks)
         if seen != count:
             raise Unusual("a header with other messages than it says")
         return Object(self, False, found)
@@ -195,24 +207,23 @@ class File:
             while at + wide <= end:
                 kind, size, flags, order = _MESSAGE_2.unpack_from(data, at)
                 at += wide + size
-                _take(found, chunks, kind, (order if tracked else 0, flags, data[at - size : at]), at > end)
+                if at > end or kind > _KNOWN:
+                    raise Unusual(f"a message of kind {kind}, or one that reaches beyond its header")
+                message = order if tracked else 0, flags, data[at - size : at]
+                if kind in found:
+                    found[kind].append(message)
+                else:
+                    found[kind] = [message]
+            chunks += _continued(found, chunks)
             at = 4
         return Object(self, tracked, found)
 
 
-def _take(
-    found: dict[int, list[Message]], chunks: list[tuple[int, int]], kind: int, message: Message, beyond: bool
-) -> None:
-    if beyond or kind > _KNOWN:
-        raise Unusual(f"a message of kind {kind}, or one that reaches beyond its header")
-    if kind in found:
-        found[kind].append(message)
-    elif kind == CONTINUED:
-        chunks.append(_PLACE.unpack(message[2][:16]))
-        if len(chunks) > _MOST:
-            raise Unusual("a header without end")
-    elif kind:
-        found[kind] = [message]
+def _continued(found: dict[int, list[Message]], chunks: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Where a header goes on, as the messages say that were found last."""
+    if len(chunks) > _MOST:
+        raise Unusual("a header without end")
+    return [_PLACE.unpack_from(body) for _, _, body in found.pop(CONTINUED, ())]
 
 
 def _link(body: bytes, tracked: bool) -> Link:
@@ -235,22 +246,27 @@ def _link(body: bytes, tracked: bool) -> Link:
 
 
 def _attribute(body: bytes) -> tuple[str, Attribute]:
-    version, flags, name, kind, space = _ATTRIBUTE.unpack_from(body)
-    if version == 3 and not flags:
-        second = 9 + name
-        third = second + kind
-        last, start = third + space, 9
-    elif version == 1 or (version == 2 and not flags):
-        wide = 8 if version == 1 else 1
-        start, second = 8, 8 + -(-name // wide) * wide
-        third = second + -(-kind // wide) * wide
-        last = third + -(-space // wide) * wide
+    version, _, name, kind, space = _ATTRIBUTE.unpack_from(body)
+    if version == 1:  # each part is filled up
+        last = 8 + sum(-(-size // 8) * 8 for size in (name, kind, space))
     else:
+        last = (9 if version == 3 else 8) + name + kind + space
+    declared, kind, space = _declared(body[:last])
+    return declared, Attribute(kind, space, body[last:])
+
+
+@lru_cache(4096)
+def _declared(body: bytes) -> tuple[str, bytes, bytes]:
+    """Name, type and space of an attribute, which are alike in many files."""
+    version, flags, name, kind, space = _ATTRIBUTE.unpack_from(body)
+    if version not in (1, 2, 3) or (version > 1 and flags):
         raise Unusual("an attribute of another version, or one whose type has a name")
-    if last > len(body) or not name or body[start + name - 1]:
+    wide, start = 8 if version == 1 else 1, 9 if version == 3 else 8
+    second = start + -(-name // wide) * wide
+    third = second + -(-kind // wide) * wide
+    if third + space > len(body) or not name or body[start + name - 1]:
         raise Unusual("an attribute that is cut short")
-    content = Attribute(body[second : second + kind], body[third : third + space], body[last:])
-    return _text(body[start : start + name - 1]), content
+    return _text(body[start : start + name - 1]), body[second : second + kind], body[third : third + space]
 
 
 @lru_cache(4096)
@@ -266,7 +282,13 @@ def looked(path: str, stamp: Identity, view: Callable[[Object], T]) -> T | None:
         fd = os.open(path, os.O_RDONLY)
         try:
             stat = os.fstat(fd)
-            return view(File(fd, stat.st_size).root) if (stat.st_size, stat.st_mtime_ns) == stamp else None
+            if (stat.st_size, stat.st_mtime_ns) != stamp:
+                return None
+            file = File(fd, stat.st_size)
+            try:
+                return view(file.root)
+            finally:
+                file.objects.clear()  # they know their file, and would be garbage that only a search finds
         finally:
             os.close(fd)
     # Where there are no checksums, damage may have any of these come; the library has the last word.
