@@ -112,9 +112,11 @@ def _values(attributes: Mapping[str, Attribute], owner: Object) -> dict[str, Any
 
 def _value(attribute: Attribute, owner: Object) -> Any:
     """As NetCDF has it: text as str, a single element without its array."""
-    kind, _, count = messages.form(attribute)
+    kind, _, count, null = messages.form(attribute)
+    if null:
+        return "" if kind.text else np.array([], kind.dtype)
     if kind.dtype is not None:
-        return messages.numbers(attribute) if count > 1 else messages.number(attribute)
+        return messages.number(attribute) if count == 1 else messages.numbers(attribute)
     words = messages.texts(attribute, owner)
     if kind.text == "fixed":
         decoded = [plain_text(_whole(word)) for word in words]

@@ -210,18 +210,21 @@ def packed(about: Dataset) -> dict[str, Any]:
 
 
 class Form(NamedTuple):
-    """What an attribute holds: so many elements of a type, in an array of this shape."""
+    """What an attribute holds: so many elements of a type, in an array of this shape; ``null`` without a shape."""
 
     type: Type
     shape: tuple[int, ...]
     elements: int
+    null: bool = False
 
 
 @lru_cache(4096)
 def _form(kind: bytes, about: bytes) -> Form:
+    if about[0] == 2 and about[3] == 2:
+        return Form(type_of(kind), (0,), 0, True)
     shape, _ = space(about)
-    if not 0 < prod(shape) <= _MOST:
-        raise Unusual("an attribute without elements, or with very many")
+    if prod(shape) > _MOST:
+        raise Unusual("an attribute of very many elements")
     return Form(type_of(kind), shape, prod(shape))
 
 
@@ -243,7 +246,7 @@ def numbers(attribute: Attribute) -> Array:
     Raises:
         Unusual: when it holds none.
     """
-    kind, shape, count = form(attribute)
+    kind, shape, count, _ = form(attribute)
     if kind.dtype is None:
         raise Unusual("an attribute without numbers")
     found: Array = np.frombuffer(attribute.data, kind.dtype, count).reshape(shape)
@@ -252,7 +255,7 @@ def numbers(attribute: Attribute) -> Array:
 
 def texts(attribute: Attribute, owner: Object) -> list[bytes]:
     """The words of an attribute; those of fixed length with the zeros that fill them up."""
-    kind, _, count = form(attribute)
+    kind, _, count, _ = form(attribute)
     if not kind.text:
         raise Unusual("an attribute without text")
     words = [attribute.data[at : at + kind.size] for at in range(0, count * kind.size, kind.size)]
@@ -267,7 +270,7 @@ def references(attribute: Attribute, owner: Object) -> list[list[int]]:
     Raises:
         Unusual: when it holds something else.
     """
-    kind, _, count = form(attribute)
+    kind, _, count, _ = form(attribute)
     if not kind.references:
         raise Unusual("an attribute without references")
     lists = []

@@ -20,7 +20,7 @@ from streamgeo.sources.layouts import Identity
 
 T = TypeVar("T")
 
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _VERSION_0, _VERSION_2 = struct.Struct("<20xI4Q8xQ"), struct.Struct("<9xBBB4Q")
 _MESSAGE, _MESSAGE_2, _PLACE = struct.Struct("<HHB3x"), struct.Struct("<BHBH"), struct.Struct("<QQ")
 _ATTRIBUTE = struct.Struct("<BBHHH")
@@ -139,7 +139,7 @@ class File:
     def __init__(self, fd: int, size: int) -> None:
         self.bytes = Bytes(fd, size)
         head = self.bytes.at(0, 96)
-        if head[:8] != _SIGNATURE or head[8] not in (0, 2, 3):
+        if head[:8] != SIGNATURE or head[8] not in (0, 2, 3):
             raise Unusual("no superblock of version 0, 2 or 3 at byte 0")
         if head[8] == 0:
             flags, base, _, end, more, root = _VERSION_0.unpack_from(head)

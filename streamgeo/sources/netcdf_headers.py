@@ -203,11 +203,13 @@ def _values(attributes: Mapping[str, Attribute], owner: Object) -> dict[str, Any
 
 def _value(attribute: Attribute, owner: Object) -> Any:
     """As netCDF4-python gives it: a single number or text without its array."""
-    kind, shape, count = messages.form(attribute)
-    if len(shape) > (kind.text != "fixed") or (kind.dtype is not None and kind.dtype not in _DTYPES):
+    kind, shape, count, null = messages.form(attribute)
+    if kind.dtype in _DTYPES and len(shape) < 2:
+        return messages.number(attribute) if count == 1 else messages.numbers(attribute)
+    if kind.text == "fixed" and null:
+        return ""
+    if not kind.text or len(shape) > (kind.text == "variable") or not count:
         raise Unusual("an attribute that NetCDF does not have, or has in another form")
-    if kind.dtype is not None:
-        return messages.numbers(attribute) if count > 1 else messages.number(attribute)
     words = messages.texts(attribute, owner)
     try:
         decoded = [word.decode() for word in words]
