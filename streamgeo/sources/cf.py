@@ -7,6 +7,7 @@ Latitude and longitude that no ``coordinates`` attribute names are found as well
 
 from __future__ import annotations
 
+import math
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -143,9 +144,10 @@ def _plain(variable: Variable) -> str:
 def _is(variable: Variable, units: set[str], standard: str, names: set[str]) -> bool:
     if not variable.numeric:
         return False
-    if _plain(variable) in units or text(variable.attrs, "standard_name").lower() == standard:
+    said = _plain(variable)
+    if said in units or text(variable.attrs, "standard_name").lower() == standard:
         return True
-    return variable.leaf.lower() in names and _plain(variable) in _DEGREES
+    return said in _DEGREES and variable.leaf.lower() in names
 
 
 def is_latitude(variable: Variable) -> bool:
@@ -160,8 +162,8 @@ def is_longitude(variable: Variable) -> bool:
 
 def is_grid_mapping(variable: Variable) -> bool:
     """Whether a variable holds no data but the attributes of a CRS."""
-    size = int(np.prod(variable.shape)) if variable.shape else 1
-    return size <= 1 and any(key in variable.attrs for key in ("grid_mapping_name", "crs_wkt", "spatial_ref"))
+    named = any(key in variable.attrs for key in ("grid_mapping_name", "crs_wkt", "spatial_ref"))
+    return named and math.prod(variable.shape) <= 1
 
 
 def ancestors(group: str) -> list[str]:

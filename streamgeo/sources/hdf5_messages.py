@@ -249,8 +249,8 @@ def numbers(attribute: Attribute) -> Array:
     kind, shape, count, _ = form(attribute)
     if kind.dtype is None:
         raise Unusual("an attribute without numbers")
-    found: Array = np.frombuffer(attribute.data, kind.dtype, count).reshape(shape)
-    return found.astype(kind.dtype.newbyteorder("="))
+    found: Array = np.frombuffer(attribute.data, kind.dtype, count)
+    return found.reshape(shape).astype(kind.dtype.newbyteorder("="))
 
 
 def texts(attribute: Attribute, owner: Object) -> list[bytes]:

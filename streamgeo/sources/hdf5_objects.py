@@ -186,7 +186,8 @@ class File:
                     raise Unusual(f"a message of kind {kind}, or one that reaches beyond its header")
                 found.setdefault(kind, []).append((seen, flags, data[at - size : at]))
                 seen += 1
-            chunks += _continued(found, chunks)
+            if CONTINUED in found:
+                chunks += _continued(found.pop(CONTINUED), len(chunks))
         if seen != count:
             raise Unusual("a header with other messages than it says")
         return Object(self, False, found)
@@ -214,16 +215,17 @@ class File:
                     found[kind].append(message)
                 else:
                     found[kind] = [message]
-            chunks += _continued(found, chunks)
+            if CONTINUED in found:
+                chunks += _continued(found.pop(CONTINUED), len(chunks))
             at = 4
         return Object(self, tracked, found)
 
 
-def _continued(found: dict[int, list[Message]], chunks: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Where a header goes on, as the messages say that were found last."""
-    if len(chunks) > _MOST:
+def _continued(messages: list[Message], chunks: int) -> list[tuple[int, int]]:
+    """Where a header goes on that has so many chunks already."""
+    if chunks > _MOST:
         raise Unusual("a header without end")
-    return [_PLACE.unpack_from(body) for _, _, body in found.pop(CONTINUED, ())]
+    return [_PLACE.unpack_from(body) for _, _, body in messages]
 
 
 def _link(body: bytes, tracked: bool) -> Link:

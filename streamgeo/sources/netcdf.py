@@ -1,6 +1,6 @@
 """NetCDF: a variable of a file, or several stacked, as a lazy scene.
 
-The library reads headers and coordinates, and pixels only where their layout is not covered here. netCDF-C is not
+The library reads coordinates, and headers and pixels where they are not covered here. netCDF-C is not
 thread-safe at all, so every call into it holds one lock; unpacking happens outside of it. All threads share one
 handle of a file: HDF5 crashes when a file that holds text is open twice in a process (HDFGroup/hdf5 issue 5359,
 Unidata/netcdf-c issue 2510).

@@ -72,7 +72,7 @@ class _Found:
 def _scan(root: Object) -> Header:
     groups: dict[str, Object] = {}
     found: dict[int, _Found] = {}
-    _walk(root, "", groups, found)
+    _walk(root, "", groups, found, set())
     dims = _dims(found)
     sizes = _sizes(found, dims)
     variables = {}
@@ -92,22 +92,25 @@ def _scan(root: Object) -> Header:
 # -- what there is --------------------------------------------------------------------------------------
 
 
-def _walk(group: Object, path: str, groups: dict[str, Object], found: dict[int, _Found]) -> None:
+def _walk(
+    group: Object, path: str, groups: dict[str, Object], found: dict[int, _Found], seen: set[int]
+) -> None:
     """Take each group by its path, and each dataset by its address in the order in which netCDF-C numbers them."""
     groups[path] = group
     below = []
     for link in group.links():
         if link.address is None or not link.name.isascii() or len(link.name) > _LONGEST:
             raise Unusual("a link that is soft, or a name that may be another one in NetCDF")
+        if link.address in seen:
+            raise Unusual("an object of several names")
+        seen.add(link.address)
         member = group.file.object(link.address)
         if member.is_group:
             below.append((member, posixpath.join(path, link.name)))
         elif member.is_dataset:
-            if link.address in found:
-                raise Unusual("a dataset of several names")
             found[link.address] = _dataset(member, path, link.name)
     for member, name in below:
-        _walk(member, name, groups, found)
+        _walk(member, name, groups, found, seen)
 
 
 def _dataset(below: Object, group: str, leaf: str) -> _Found:
