@@ -23,6 +23,10 @@ from streamgeo.errors import OpenError
 Array = NDArray[Any]
 MARKS = ("_FillValue", "missing_value", "valid_range", "valid_min", "valid_max", "_Unsigned")
 SCALES = ("scale_factor", "add_offset")
+DEFAULT_FILLS: Mapping[str, Any] = {  # what netCDF-C fills with, by kind and bytes
+    "i1": -127, "u1": 255, "i2": -32767, "u2": 65535, "i4": -2147483647, "u4": 4294967295,
+    "i8": -9223372036854775806, "u8": 18446744073709551614, "f4": 9.969209968386869e36, "f8": 9.969209968386869e36,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

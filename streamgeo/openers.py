@@ -14,9 +14,12 @@ import numpy as np
 from streamgeo.errors import InverseError, OpenError
 from streamgeo.scene import Scene
 from streamgeo.sources.handles import identity
+from streamgeo.sources.hdf5_objects import SIGNATURE, looked
 from streamgeo.sources.stack import StackedScene
 from streamgeo.sources.zarr import is_store
 from streamgeo.step import SCENE, Step, register
+
+_MADE = "_NCProperties"  # an attribute of files that netCDF-C made
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -117,20 +120,30 @@ def detect(path: str) -> str:
         return "netcdf"
     if head.startswith((b"\x93NUMPY", b"PK\x03\x04")):
         return "numpy"
+    if not head.startswith(SIGNATURE):
+        import h5py
+
+        if not h5py.is_hdf5(path):  # which may begin after a block of the user's
+            raise OpenError(
+                f"open: {path} is none of FITS, GeoTIFF, NetCDF, HDF5, Zarr, npy and npz "
+                f"(it begins with {head[:8]!r}); for another raster that GDAL reads, use open_geotiff"
+            )
+    if Path(path).suffix.lower() in (".nc", ".nc4"):
+        return "netcdf"
+    return "netcdf" if _made_by_netcdf(path) else "hdf5"
+
+
+def _made_by_netcdf(path: str) -> bool:
+    told = looked(path, identity(path), lambda root: _MADE in root.attributes())
+    if told is not None:
+        return told
     import h5py
 
-    if h5py.is_hdf5(path):
-        if Path(path).suffix.lower() in (".nc", ".nc4"):
-            return "netcdf"
-        try:
-            with h5py.File(path, "r") as file:
-                return "netcdf" if "_NCProperties" in file.attrs else "hdf5"
-        except (OSError, RuntimeError) as error:
-            raise OpenError(f"open: {path} is HDF5, but truncated or corrupt ({error})") from error
-    raise OpenError(
-        f"open: {path} is none of FITS, GeoTIFF, NetCDF, HDF5, Zarr, npy and npz (it begins with {head[:8]!r}); "
-        "for another raster that GDAL reads, use open_geotiff"
-    )
+    try:
+        with h5py.File(path, "r") as file:
+            return _MADE in file.attrs
+    except (OSError, RuntimeError) as error:
+        raise OpenError(f"open: {path} is HDF5, but truncated or corrupt ({error})") from error
 
 
 @register("open_fits")

@@ -73,9 +73,15 @@ def _nc(
         file.title = "a title"
 
 
-def _h5(path: Path, values: np.ndarray, libver: str = "earliest", **options: Any) -> None:
+def _h5(path: Path, values: np.ndarray, libver: Any = "earliest", attrs: Any = None, **options: Any) -> None:
     with h5py.File(path, "w", libver=libver) as file:
-        file.create_dataset("v", data=values, **options)
+        variable = file.create_dataset("v", data=values, **options)
+        if attrs:
+            variable.attrs.update(attrs)
+            for dim in range(values.ndim):
+                scale = file.create_dataset(f"scales/s{dim}", data=np.arange(values.shape[dim]))
+                scale.make_scale()
+                variable.dims[dim].attach_scale(scale)
 
 
 def _zarr(path: Path, values: np.ndarray, version: int, **options: Any) -> None:
@@ -86,6 +92,13 @@ def _zarr(path: Path, values: np.ndarray, version: int, **options: Any) -> None:
 I2, F4, BYTES = numbers("i2", 40, 50), numbers("<f4", 40, 50), numbers("u1", 3, 40, 50)
 CUBE = numbers("i2", 3, 24, 30)
 STRIPS, SLABS = {"blockysize": 7}, {"chunks": (16, 16)}
+WORDS: dict[str, Any] = {
+    "units": "DN",
+    "words": ["a", "b"],
+    "fixed": np.bytes_(b"abc"),
+    "numbers": np.arange(3),
+}
+MANY: dict[str, Any] = {f"number {n}": np.float32(n) for n in range(40)}  # so many that they lie in a heap
 BASES: dict[str, list[tuple[Make, Any, dict[str, Any]]]] = {
     "fits": [
         (_fits, I2, {"blank": 61}),
@@ -121,6 +134,7 @@ BASES: dict[str, list[tuple[Make, Any, dict[str, Any]]]] = {
         (_nc, CUBE, {"zlib": True, "chunksizes": (1, 16, 20), "fletcher32": True, "growing": 1}),
         (_nc, CUBE, {"contiguous": True, "fill_value": 61}),
         (_nc, CUBE, {"compression": "zstd", "chunksizes": (2, 24, 30)}),
+        (_nc, CUBE, {"zlib": True, "growing": 2, "attrs": MANY | {"scale_factor": 0.5}}),
     ],
     "h5": [
         (_h5, I2, {**SLABS, "compression": "gzip", "shuffle": True}),
@@ -130,6 +144,8 @@ BASES: dict[str, list[tuple[Make, Any, dict[str, Any]]]] = {
         (_h5, I2, {**SLABS, "compression": "szip", "fletcher32": True}),
         (_h5, CUBE, {"chunks": (1, 16, 20), "compression": "gzip", "fletcher32": True, "libver": "latest"}),
         (_h5, I2, {**SLABS, "scaleoffset": 0}),
+        (_h5, I2, {**SLABS, "attrs": WORDS}),
+        (_h5, I2, {**SLABS, "attrs": MANY | WORDS, "libver": ("v108", "v110")}),
     ],
     "npy": [(np.save, I2, {}), (np.save, np.asfortranarray(F4), {})],
     "npz": [(lambda path, values: np.savez_compressed(path, v=values), F4, {}),

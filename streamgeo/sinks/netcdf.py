@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.cf_packing import own_fill
+from streamgeo.cf_packing import DEFAULT_FILLS, own_fill
 from streamgeo.errors import StreamGeoError, WriteError
 from streamgeo.grid import Grid
 from streamgeo.netcdf_lock import lock
@@ -165,9 +165,7 @@ def _unused(out: Out, values: Array | Pixels) -> Unused | None:
         return None
     if _as_stored(out, values) and out.storage.get("default_fill", True):
         return None
-    import netCDF4
-
-    return Unused(values.dtype, netCDF4.default_fillvals[values.dtype.str[1:]])
+    return Unused(values.dtype, DEFAULT_FILLS[values.dtype.str[1:]])
 
 
 def _fitting(fill: Any, values: Array | Pixels, path: str) -> Any:

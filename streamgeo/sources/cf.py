@@ -7,6 +7,7 @@ Latitude and longitude that no ``coordinates`` attribute names are found as well
 
 from __future__ import annotations
 
+import math
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,6 +80,23 @@ class Variable:
 Catalogue = Mapping[str, Variable]
 
 
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself before any pixel is read.
+
+    Attributes:
+        variables: by path.
+        groups: attributes by path, of the root (the empty path) and of groups with variables in or below them.
+        unlimited: ids of the dims that can grow.
+        model: the data model, such as ``"NETCDF4"``.
+    """
+
+    variables: Catalogue
+    groups: Mapping[str, Mapping[str, Any]]
+    unlimited: frozenset[str] = frozenset()
+    model: str = ""
+
+
 def text(attrs: Mapping[str, Any], key: str) -> str:
     """An attribute as text; empty where it is missing or not text."""
     value = attrs.get(key, "")
@@ -113,9 +131,10 @@ def resolve(name: str, group: str, catalogue: Catalogue) -> Variable | None:
 def referred(variable: Variable, *keys: str) -> Iterator[str]:
     """Names that attributes of a variable refer to, without the labels of ``formula_terms`` and the like."""
     for key in keys:
-        for word in text(variable.attrs, key).split():
-            if not word.endswith(":"):
-                yield word
+        if key in variable.attrs:
+            for word in text(variable.attrs, key).split():
+                if not word.endswith(":"):
+                    yield word
 
 
 def _plain(variable: Variable) -> str:
@@ -125,9 +144,10 @@ def _plain(variable: Variable) -> str:
 def _is(variable: Variable, units: set[str], standard: str, names: set[str]) -> bool:
     if not variable.numeric:
         return False
-    if _plain(variable) in units or text(variable.attrs, "standard_name").lower() == standard:
+    said = _plain(variable)
+    if said in units or text(variable.attrs, "standard_name").lower() == standard:
         return True
-    return variable.leaf.lower() in names and _plain(variable) in _DEGREES
+    return said in _DEGREES and variable.leaf.lower() in names
 
 
 def is_latitude(variable: Variable) -> bool:
@@ -142,8 +162,14 @@ def is_longitude(variable: Variable) -> bool:
 
 def is_grid_mapping(variable: Variable) -> bool:
     """Whether a variable holds no data but the attributes of a CRS."""
-    size = int(np.prod(variable.shape)) if variable.shape else 1
-    return size <= 1 and any(key in variable.attrs for key in ("grid_mapping_name", "crs_wkt", "spatial_ref"))
+    named = any(key in variable.attrs for key in ("grid_mapping_name", "crs_wkt", "spatial_ref"))
+    return named and math.prod(variable.shape) <= 1
+
+
+def ancestors(group: str) -> list[str]:
+    """A group and all above it but the root."""
+    parts = group.split("/") if group else []
+    return ["/".join(parts[: i + 1]) for i in range(len(parts))]
 
 
 # -- which variables are data ------------------------------------------------------------------------

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import posixpath
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,7 +21,7 @@ from streamgeo.locate import Coord, CoordLocator
 from streamgeo.names import unique
 from streamgeo.scene import Scene
 from streamgeo.sources import cf
-from streamgeo.sources.cf import Catalogue, Variable
+from streamgeo.sources.cf import Header, Variable
 from streamgeo.sources.grid_mapping import crs_attributes, grid_mapping
 from streamgeo.sources.handles import identity
 from streamgeo.sources.hdf5_chunks import Layout
@@ -31,24 +30,6 @@ from streamgeo.template import Template
 from streamgeo.window import Window
 
 Array = NDArray[Any]
-_LISTED = 12
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a file says of itself before any pixel is read.
-
-    Attributes:
-        variables: by path.
-        groups: attributes by path, of the root (the empty path) and of groups with variables in or below them.
-        unlimited: ids of the dims that can grow.
-        model: the data model, such as ``"NETCDF4"``.
-    """
-
-    variables: Catalogue
-    groups: Mapping[str, Mapping[str, Any]]
-    unlimited: frozenset[str] = frozenset()
-    model: str = ""
 
 
 class GroupedScene(Scene):
@@ -262,7 +243,7 @@ class GroupedScene(Scene):
     def _carry(self) -> dict[str, Any]:
         mapping, names, fills = self._mapping, self._dim_names, self._fills()
         written = [*self._targets, *self._coords, *([mapping] if mapping else [])]
-        groups = {g for v in written for g in ancestors(v.group)}
+        groups = {g for v in written for g in cf.ancestors(v.group)}
         coord_names = cf.coord_names(self._coords)
         return {
             "model": self._file.model,
@@ -306,117 +287,3 @@ def keeps_fill(variable: Variable, packing: Packing) -> bool:
 
 def _dtype(variable: Variable) -> np.dtype[Any]:
     return np.dtype(object) if variable.dtype is None else variable.dtype
-
-
-def ancestors(group: str) -> list[str]:
-    """A group and all above it but the root."""
-    parts = group.split("/") if group else []
-    return ["/".join(parts[: i + 1]) for i in range(len(parts))]
-
-
-# -- choosing variables ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Words:
-    """How messages name things: the operation, its option, and what the format calls an array."""
-
-    operation: str
-    option: str
-    kind: str
-
-
-def choose(
-    wanted: str | Sequence[str] | None,
-    find: Callable[[str], Variable | None],
-    catalogue: Callable[[], Catalogue],
-    file: str,
-    words: Words,
-) -> list[Variable]:
-    """The variables that were asked for, checked to be numbers that can be stacked.
-
-    Raises:
-        OpenError: for an unknown name, none or several to choose from, text or scalars, or different shapes.
-    """
-    if wanted is None:
-        targets = [_only(catalogue(), file, words)]
-    else:
-        names = [wanted] if isinstance(wanted, str) else list(wanted)
-        if not names:
-            raise OpenError(
-                f"{words.operation}: {words.option}= is empty; name at least one {words.kind} of {file}"
-            )
-        targets = [find(name.strip("/")) or _unknown(name, catalogue(), file, words) for name in names]
-    for v in targets:
-        what = f"{words.operation}: {words.kind} {v.path!r} of {file}"
-        if not v.numeric:
-            raise OpenError(f"{what} holds {_content(v)}, and only plain numbers can be opened")
-        if not v.shape:
-            raise OpenError(f"{what} is a scalar; a scene needs at least one dim")
-    _same(targets, file, words)
-    return targets
-
-
-def _content(variable: Variable) -> str:
-    if variable.dtype is not None and variable.dtype.kind in "SUO":
-        return "text"
-    return "complex numbers" if variable.dtype is not None and variable.dtype.kind == "c" else "records"
-
-
-def _only(catalogue: Catalogue, file: str, words: Words) -> Variable:
-    data = cf.data_variables(catalogue)
-    if len(data) == 1:
-        return catalogue[data[0]]
-    listed = data or [path for path, v in catalogue.items() if v.numeric and v.shape]
-    if not listed:
-        raise OpenError(f"{words.operation}: {file} holds no numeric {words.kind}")
-    reason = "" if data else f" (no {words.kind} of two or more dims stands out as data)"
-    raise OpenError(f"{words.operation}: choose {words.option}= among {_names(listed)} of {file}{reason}")
-
-
-def _names(names: Sequence[str], limit: int = 40) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
-
-
-def _unknown(name: str, catalogue: Catalogue, file: str, words: Words) -> Variable:
-    wanted, known = name.strip("/"), list(catalogue)
-    leaf = posixpath.basename(wanted)
-    near = [path for path in known if posixpath.basename(path) == leaf]
-    near += get_close_matches(wanted, known, n=_LISTED, cutoff=0.5)
-    near += [
-        p for p in known if posixpath.basename(p) in get_close_matches(leaf, map(posixpath.basename, known))
-    ]
-    listed = list(dict.fromkeys(near if len(known) > _LISTED and near else [*near, *known]))
-    raise OpenError(
-        f"{words.operation}: no {words.kind} {name!r} in {file}; it has {_names(listed, _LISTED)}"
-    )
-
-
-def _same(targets: Sequence[Variable], file: str, words: Words) -> None:
-    paths = [v.path for v in targets]
-    if len(set(paths)) < len(paths):
-        raise OpenError(f"{words.operation}: {words.option}={paths} names one {words.kind} of {file} twice")
-    first = targets[0]
-    for v in targets[1:]:
-        unnamed = any("#" in i for i in (*v.ids, *first.ids))  # HDF5 without scales: only the shape can tell
-        if v.dims != first.dims or v.shape != first.shape or not (unnamed or v.ids == first.ids):
-            one, two = (f"{t.path} has {dict(zip(t.ids, t.shape))}" for t in (first, v))
-            raise OpenError(
-                f"{words.operation}: {words.kind}s of one stack must share dims and shape, but in {file} "
-                f"{one} and {two}; open them apart"
-            )
-
-
-def same_dtype(targets: Sequence[Variable], file: str, words: Words) -> None:
-    """Refuse to stack stored numbers of several dtypes.
-
-    Raises:
-        OpenError: when they differ.
-    """
-    kinds = {v.path: str(_dtype(v).newbyteorder("=")) for v in targets}
-    if len(set(kinds.values())) > 1:
-        raise OpenError(
-            f"{words.operation}: with raw=True the {words.kind}s of one stack must share their dtype, but in "
-            f"{file} they have {kinds}; open them apart, or with raw=False"
-        )

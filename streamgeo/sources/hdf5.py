@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import posixpath
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,16 @@ from streamgeo.cf_packing import Packing, native, packing
 from streamgeo.errors import OpenError, StreamGeoError
 from streamgeo.netcdf_lock import lock
 from streamgeo.scene import Scene
-from streamgeo.sources import hdf5_index
-from streamgeo.sources.cf import Variable
-from streamgeo.sources.grouped import Array, GroupedScene, Header, Words, ancestors, choose, same_dtype
+from streamgeo.sources import hdf5_headers, hdf5_index
+from streamgeo.sources.cf import Header, Variable, ancestors
+from streamgeo.sources.choosing import Words, chosen, same_dtype
+from streamgeo.sources.grouped import Array, GroupedScene
 from streamgeo.sources.handles import POOL, identity
 from streamgeo.sources.hdf5_chunks import Layout
+from streamgeo.sources.hdf5_headers import BARE_DIM, BOOKKEEPING, plain_text
 from streamgeo.sources.hdf5_heaps import check_heaps
 
 _WORDS = Words("open_hdf5", "dataset", "dataset")
-_BARE_DIM = "This is a netCDF dimension but not a netCDF variable"
-# What the libraries keep for themselves; it is made anew when a file is written.
-_BOOKKEEPING = {"DIMENSION_LIST", "REFERENCE_LIST", "DIMENSION_LABELS", "CLASS", "NAME", "_Netcdf4Dimid",
-                "_Netcdf4Coordinates", "_NCProperties", "_nc3_strict"}  # fmt: skip
 
 
 def open_scene(path: str, *, dataset: str | Sequence[str] | None = None, raw: bool = False) -> Scene:
@@ -51,18 +50,13 @@ def open_scene(path: str, *, dataset: str | Sequence[str] | None = None, raw: bo
     """
     path, file = str(path), Path(path).name
     stamp = identity(path)
-    with _file(path) as handle:
-        headers: list[Header] = []
-
-        def catalogue() -> Mapping[str, Variable]:
-            headers[:] = headers or [_scan(handle)]
-            return headers[0].variables
-
-        targets = choose(dataset, lambda name: _find(handle, name), catalogue, file, _WORDS)
+    targets, header = chosen(
+        hdf5_headers.look(path, stamp), dataset, partial(_file, path), _find, _scan, file, _WORDS
+    )
     if raw:
         same_dtype(targets, file, _WORDS)
     packings = [Packing() if raw else _packing(v, file) for v in targets]
-    return Hdf5Scene(path, targets, packings, raw, stamp, headers[0] if headers else None)
+    return Hdf5Scene(path, targets, packings, raw, stamp, header)
 
 
 class Hdf5Scene(GroupedScene):
@@ -164,7 +158,7 @@ def _scan(handle: Any) -> Header:
 
 
 def _is_bare_dim(dataset: Any) -> bool:
-    return str(_plain(dataset.attrs.get("NAME", ""))).startswith(_BARE_DIM)
+    return str(_plain(dataset.attrs.get("NAME", ""))).startswith(BARE_DIM.decode())
 
 
 def _find(handle: Any, path: str) -> Variable | None:
@@ -248,7 +242,7 @@ def _attributes(owner: Any) -> dict[str, Any]:
 
     out: dict[str, Any] = {}
     for name in owner.attrs:
-        if name in _BOOKKEEPING:
+        if name in BOOKKEEPING:
             continue
         try:
             value = _plain(owner.attrs[name])
@@ -273,20 +267,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, h5py.Empty):
         return "" if value.dtype.kind in "SO" else np.array([], value.dtype)
     if isinstance(value, bytes):
-        return _text(value)
+        return plain_text(value)
     if isinstance(value, np.ndarray) and value.dtype.kind in "OSU":
         items = value.ravel().tolist()
         if all(isinstance(item, (str, bytes)) for item in items):
-            words = [_text(item) if isinstance(item, bytes) else item for item in items]
+            words = [plain_text(item) if isinstance(item, bytes) else item for item in items]
             return words[0] if len(words) == 1 else words
         return value
     if isinstance(value, np.ndarray) and value.size == 1:
         return native(value).reshape(())[()]
     return native(value) if isinstance(value, np.ndarray) else value
-
-
-def _text(value: bytes) -> str:
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:
-        return value.decode("latin-1")

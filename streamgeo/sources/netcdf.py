@@ -1,6 +1,6 @@
 """NetCDF: a variable of a file, or several stacked, as a lazy scene.
 
-The library reads headers and coordinates, and pixels only where their layout is not covered here. netCDF-C is not
+The library reads coordinates, and headers and pixels where they are not covered here. netCDF-C is not
 thread-safe at all, so every call into it holds one lock; unpacking happens outside of it. All threads share one
 handle of a file: HDF5 crashes when a file that holds text is open twice in a process (HDFGroup/hdf5 issue 5359,
 Unidata/netcdf-c issue 2510).
@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import posixpath
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from streamgeo.cf_packing import Packing, native, packing
+from streamgeo.cf_packing import DEFAULT_FILLS, Packing, native, packing
 from streamgeo.errors import OpenError, StreamGeoError
 from streamgeo.netcdf_lock import lock
 from streamgeo.scene import Scene
-from streamgeo.sources import classic, hdf5_index
-from streamgeo.sources.cf import Variable
-from streamgeo.sources.grouped import Array, GroupedScene, Header, Words, ancestors, choose, same_dtype
+from streamgeo.sources import classic, hdf5_index, netcdf_headers
+from streamgeo.sources.cf import Header, Variable, ancestors
+from streamgeo.sources.choosing import Words, chosen, same_dtype
+from streamgeo.sources.grouped import Array, GroupedScene
 from streamgeo.sources.handles import identity
 from streamgeo.sources.hdf5_chunks import Layout
 from streamgeo.sources.hdf5_heaps import check_heaps
@@ -48,18 +50,13 @@ def open_scene(path: str, *, variable: str | Sequence[str] | None = None, raw: b
     """
     path, file = str(path), Path(path).name
     stamp = identity(path)
-    with _dataset(path) as dataset:
-        headers: list[Header] = []
-
-        def catalogue() -> Mapping[str, Variable]:
-            headers[:] = headers or [_scan(dataset)]
-            return headers[0].variables
-
-        targets = choose(variable, lambda name: _find(dataset, name), catalogue, file, _WORDS)
-        if raw:
-            same_dtype(targets, file, _WORDS)
-        packings = [Packing() if raw else _packing(dataset, v, file) for v in targets]
-    return NetcdfScene(path, targets, packings, raw, stamp, headers[0] if headers else None)
+    targets, header = chosen(
+        netcdf_headers.look(path, stamp), variable, partial(_dataset, path), _find, _scan, file, _WORDS
+    )
+    if raw:
+        same_dtype(targets, file, _WORDS)
+    packings = [Packing() if raw else _packing(v, file) for v in targets]
+    return NetcdfScene(path, targets, packings, raw, stamp, header)
 
 
 class NetcdfScene(GroupedScene):
@@ -141,16 +138,15 @@ def _find(dataset: Any, path: str) -> Variable | None:
         return None
 
 
-def _packing(dataset: Any, variable: Variable, file: str) -> Packing:
-    import netCDF4
-
+def _packing(variable: Variable, file: str) -> Packing:
     assert variable.dtype is not None
     kind = variable.dtype.str[1:]
     # netCDF4-python takes the default fill for missing, but in bytes only where the file was pre-filled.
-    fill = None if kind in ("i1", "u1") and variable.storage["no_fill"] else netCDF4.default_fillvals[kind]
-    enum = isinstance(_locate(dataset, variable.path).datatype, netCDF4.EnumType)
+    fill = None if kind in ("i1", "u1") and variable.storage["no_fill"] else DEFAULT_FILLS[kind]
     where = f"open_netcdf: variable {variable.path!r} of {file}"
-    return packing(variable.attrs, variable.dtype, where, default_fill=fill, scales=not enum)
+    return packing(
+        variable.attrs, variable.dtype, where, default_fill=fill, scales=not variable.storage["enum"]
+    )
 
 
 def _scan(dataset: Any) -> Header:
@@ -195,6 +191,8 @@ def _describe(variable: Any, group: str) -> Variable:
 
 
 def _storage(variable: Any) -> dict[str, Any]:
+    import netCDF4
+
     filters, chunks = variable.filters() or {}, variable.chunking()
     return {
         "chunks": tuple(chunks) if isinstance(chunks, (list, tuple)) else None,
@@ -203,6 +201,7 @@ def _storage(variable: Any) -> dict[str, Any]:
         "shuffle": bool(filters.get("shuffle")),
         "complevel": int(filters.get("complevel") or 0),
         "no_fill": variable.dtype is not str and _fill_mode(variable) is None,
+        "enum": isinstance(variable.datatype, netCDF4.EnumType),
     }
 
 

@@ -27,8 +27,9 @@ from streamgeo.chunks import CACHE
 from streamgeo.errors import OpenError, StreamGeoError
 from streamgeo.optional import optional
 from streamgeo.scene import Scene
-from streamgeo.sources.cf import Variable
-from streamgeo.sources.grouped import Array, GroupedScene, Header, Words, ancestors, choose, same_dtype
+from streamgeo.sources.cf import Header, Variable, ancestors
+from streamgeo.sources.choosing import Words, choose, same_dtype
+from streamgeo.sources.grouped import Array, GroupedScene
 from streamgeo.sources.layouts import Identity, Refused
 
 _WORDS = Words("open_zarr", "variable", "array")
