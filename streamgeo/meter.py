@@ -28,6 +28,7 @@ NEXT = "next"  # all of the consumer's time inside the stream
 BUSY = "busy"  # all of the workers' time in tasks
 WALL = "wall"  # from the first sample asked for to the last one handed out
 QUEUE, ASKED = "queue", "asked"  # finished results found waiting, and how often the consumer looked
+HERE = "here"  # results that the consumer computed itself in place of the threads, since that is sooner done
 SAMPLES, BATCHES, BYTES = "samples", "batches", "bytes"
 HITS, MISSES = "hits", "misses"
 

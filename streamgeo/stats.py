@@ -88,21 +88,28 @@ def stats_of(meter: m.Meter, threads: int) -> Stats:
         cache_hits=int(sums[m.HITS]),
         cache_misses=int(sums[m.MISSES]),
     )
-    return Stats(**{**stats.__dict__, "limit": _limit(stats, here)})
+    alone = sums[m.HERE] > sums[m.ASKED]
+    return Stats(**{**stats.__dict__, "limit": _limit(stats, here, alone)})
 
 
 # -- what limits the speed ------------------------------------------------------------------------------
 
 
-def _limit(stats: Stats, here: float) -> str:
-    """One sentence; ``here`` is the time in which the consumer's own thread made samples."""
+def _limit(stats: Stats, here: float, alone: bool) -> str:
+    """One sentence.
+
+    Args:
+        here: the time in which the consumer's own thread made samples.
+        alone: whether it made most of them in place of the threads of a prefetch.
+    """
     if not stats.seconds or not stats.work_s:
         return "nothing was measured yet: read some samples first"
     outside = stats.consumer_s / stats.seconds
-    if not stats.threads:
+    if alone or not stats.threads:
         if outside > 0.5:
             return f"the consumer limits: {_percent(outside)} of the time passes outside the stream"
-        return _part(stats, "time", ".prefetch(8, 4) at the end lets threads do it ahead")
+        tried = "threads were tried, and with them it takes longer"
+        return _part(stats, "time", tried if alone else ".prefetch(8, 4) at the end lets threads do it ahead")
     if stats.consumer_wait_s < _LITTLE * stats.seconds:
         if outside * stats.seconds >= here:
             idle = stats.worker_wait_s / (stats.threads * stats.seconds)

@@ -223,3 +223,12 @@ def test_the_line_shows_rate_and_limit_on_a_terminal_only(monkeypatch) -> None:
 
 
 # -- the chain as a table -------------------------------------------------------------------------------
+
+
+def test_it_says_where_threads_were_tried_in_vain() -> None:
+    chain = sg.buffer_from_vector([{"x": np.ones(9, np.float32)} for _ in range(5000)])
+    stream = chain.key_transform("x", np.negative).prefetch(16, 2)
+    for _ in range(3):
+        for _ in stream:
+            pass
+    assert "threads were tried" in stream.stats().limit

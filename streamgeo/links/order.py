@@ -193,8 +193,10 @@ class Prefetch(Link):
                 if ahead.rests:
                     made = _next_made(tasks, lazy)
                     self._pace.took()
+                    meter.count(meter.HERE)
                 elif ahead.here:
                     made = next(ahead, None)
+                    meter.count(meter.HERE)
                 else:
                     meter.looked(ahead.queued)
                     with meter.waiting():
