@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import h5py
@@ -252,3 +253,36 @@ def test_memory_is_flat(what: str, few: int, count: int) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 4 << 20
+
+
+def test_a_stream_may_be_collected_in_a_thread_of_its_own() -> None:
+    """The garbage collector runs wherever memory is asked for: there, nobody can wait for the thread he is in."""
+    code = textwrap.dedent("""
+        import gc, threading, time
+        import numpy as np
+        import streamgeo as sg
+        from streamgeo.gate import GATE
+
+        gc.disable()
+
+        def collect(x):
+            time.sleep(0.002)
+            gc.collect()
+            return x
+
+        chain = sg.buffer_from_vector([{"x": np.zeros(2)} for _ in range(500)]).key_transform("x", collect)
+        for _ in range(30):
+            circle = {"stream": iter(chain.prefetch(8, 2))}
+            circle["circle"] = circle
+            next(circle["stream"])
+            del circle
+            time.sleep(0.01)
+        end = time.monotonic() + 20
+        while any(t.name.startswith("streamgeo") for t in threading.enumerate()) and time.monotonic() < end:
+            gc.collect()
+            time.sleep(0.01)
+        print([t.name for t in threading.enumerate()], GATE._inside)
+    """)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "streamgeo" not in done.stdout and done.stdout.split()[-1] == "0"

@@ -48,7 +48,7 @@ ROOMS = [
     ["steps.normalize", "steps.stretch", "steps.gaps", "steps.geometry", "steps.cast", "steps.patch"],
     ["steps.augment"],
     ["helio", "remote", "climate"], ["openers"], ["catalog", "indexing"],
-    ["engine.pace"], ["engine.board", "engine.mlx", "engine.patience"], ["plan", "engine"],
+    ["engine.pace", "engine.tickets"], ["engine.board", "engine.mlx", "engine.patience"], ["plan", "engine"],
     ["core", "features", "tokenizer_helpers"], ["links"], ["wayback", "replay"], ["rows", "answers"],
     ["stitcher", "tta"], ["state", "stats", "journal"], ["progress"], ["outline"],
     ["running", "predict", "explain", "inverse"], ["vocabulary.base"],

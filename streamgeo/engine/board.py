@@ -16,6 +16,8 @@ dtype, any metadata and any exception can come through. The guards, each for a f
   deletion waits for it (3 of 230,000 streams). So the stream is left to come to rest first;
 * a ticket costs tens of microseconds, and threads that share one interpreter hinder each other: where results come
   sooner without (``pace`` says so), the threads rest, and what they have drawn the consumer runs itself;
+* a stream that is let go of in a thread that works for one, or by the garbage collector, is ended by another thread
+  (``tickets`` says why);
 * a child forked from under a live stream has the stream but not its threads. The stream is left alone for good,
   and from then on the child runs its tasks in the consumer's own thread: more threads there make the exit crash.
 """
@@ -23,21 +25,19 @@ dtype, any metadata and any exception can come through. The guards, each for a f
 from __future__ import annotations
 
 import atexit
-import ctypes
 import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from queue import SimpleQueue
-from time import sleep
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from streamgeo.engine.pace import Pace
+from streamgeo.engine.tickets import Tickets, elsewhere, leave_alone, must_not_wait, works
 from streamgeo.gate import GATE
-
-_REST = 1e-3  # seconds without a ticket drawn, after which threads that have nothing to do are asleep
 
 T = TypeVar("T")
 Task = Callable[[], T]
@@ -68,11 +68,12 @@ class _Board(Generic[T]):
     def renew(self) -> None:
         """New locks: at the start, and in a child, where another thread may have held them."""
         self.drawing = threading.Lock()
-        self.changed = threading.Condition(threading.Lock())
+        self.changed = threading.Condition()  # what is collected inside it may close the board
 
     def tickets(self) -> Iterator[dict[str, Any]]:
         """Numbers without end; a task is drawn for each while there are tasks."""
         while True:
+            works()
             self.draws += 1
             yield {"ticket": np.array(self.draw(), np.int64)}
 
@@ -111,6 +112,7 @@ class _Board(Generic[T]):
 
     def work(self, ticket: Any) -> Any:
         """Run the task of a ticket; whatever it raises is kept for the consumer."""
+        works()
         number = int(ticket)
         task = self.open.get(number)
         if task is not None and not self.closed:
@@ -207,36 +209,6 @@ class _Board(Generic[T]):
             self.changed.notify_all()
 
 
-class _Tickets:
-    """A stream of mlx-data that runs, and the thread that takes its tickets as the board asks for them."""
-
-    def __init__(self, stream: Any, board: _Board[Any]) -> None:
-        self._stream, self._board, self._asks = stream, board, board.asks
-        self._thread: threading.Thread | None = None
-
-    def begin(self) -> None:
-        """Start the thread; mlx-data begins in the first ``next``."""
-        self._asks.put(True)
-        self._thread = threading.Thread(target=self._run, name="streamgeo-tickets", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while self._asks.get():
-            self._stream.next()
-
-    def stop(self) -> None:
-        """End it, where the board draws no more; waits for the tasks that run. Once more if that was interrupted."""
-        self._asks.put(False)
-        if self._thread is not None and self._thread.ident is not None:
-            self._thread.join()
-        seen, quiet = -1, 0
-        while quiet < 2:  # a thread may be held up by the system once, just before it goes to sleep
-            quiet = quiet + 1 if seen == self._board.draws else 0
-            seen = self._board.draws
-            sleep(_REST)
-        self._stream = None
-
-
 class Engine(Generic[T]):
     """Results of ``tasks`` in their order, computed ahead by ``threads`` threads, at most ``size`` ahead.
 
@@ -258,7 +230,7 @@ class Engine(Generic[T]):
         self._size, self._threads = size, threads
         self._pace = pace or Pace()
         self._pace.begin()
-        self._stream: _Tickets | None = None
+        self._stream: Tickets | None = None
         self._first = False  # whether the threads have just come to rest
         self._pid = os.getpid()
         self._consumer = threading.Lock()
@@ -343,12 +315,12 @@ class Engine(Generic[T]):
 
         board.resting, board.since, board.asks = False, board.drawn, SimpleQueue()
         tickets = dx.stream_python_iterable(board.tickets).key_transform("ticket", board.work)
-        self._stream = _Tickets(tickets.prefetch(self._size, self._threads), board)
+        self._stream = Tickets(tickets.prefetch(self._size, self._threads), board)
         self._stream.begin()  # a signal may end the program anywhere here, and what has begun must be known
 
     def _take_up_after_fork(self) -> None:
         """In a child: forget the parent's stream and locks; what was open in the parent runs here again."""
-        _leave_alone(self._stream)
+        leave_alone(self._stream)
         self._stream, self._pid = None, os.getpid()
         self._board.renew()
 
@@ -356,8 +328,12 @@ class Engine(Generic[T]):
         """Stop: tasks that have not begun are skipped; returns when the running ones are done."""
         if self._pid != os.getpid():
             self._take_up_after_fork()
-        self._board.close()
-        self._stop()
+        if must_not_wait():
+            stream, self._stream = self._stream, None
+            elsewhere(partial(_end, self._board, stream))
+        else:
+            self._board.close()
+            self._stop()
 
     def _stop(self) -> None:
         """End the threads; waits for the tasks that they run."""
@@ -370,10 +346,10 @@ class Engine(Generic[T]):
             self.close()
 
 
-def _leave_alone(owner: Any) -> None:
-    """Keep what belongs to threads of another process from ever being destroyed here."""
-    if owner is not None:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))
+def _end(board: _Board[Any], stream: Tickets | None) -> None:
+    board.close()
+    if stream is not None:
+        stream.stop()
 
 
 _LIVE: weakref.WeakSet[Engine[Any]] = weakref.WeakSet()

@@ -1,0 +1,109 @@
+"""The streams of mlx-data that run, the thread that takes tickets from each, and how they come to their end.
+
+A stream may be let go of anywhere: the garbage collector runs in whichever thread allocates, and so in the midst of
+a task of that very stream, or inside a lock. There nobody may wait for threads to end, so another thread does.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import gc
+import os
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from time import sleep
+from typing import Any, Protocol
+
+_REST = 1e-3  # seconds without a ticket drawn, after which threads that have nothing to do are asleep
+
+
+class Drawn(Protocol):
+    """Where tickets are drawn."""
+
+    draws: int  # how many, so far
+    asks: SimpleQueue[bool]  # one for each ticket whose result was taken
+
+
+class Tickets:
+    """A stream of mlx-data that runs, and the thread that takes its tickets as the board asks for them."""
+
+    def __init__(self, stream: Any, board: Drawn) -> None:
+        self._stream, self._board, self._asks = stream, board, board.asks
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Start the thread; mlx-data begins in the first ``next``."""
+        self._asks.put(True)
+        self._thread = threading.Thread(target=self._run, name="streamgeo-tickets", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        works()
+        while self._asks.get():
+            self._stream.next()
+
+    def stop(self) -> None:
+        """End it, where the board draws no more; waits for the tasks that run. Once more if that was interrupted."""
+        self._asks.put(False)
+        if self._thread is not None and self._thread.ident is not None:
+            self._thread.join()
+        seen, quiet = -1, 0
+        while quiet < 2:  # a thread may be held up by the system once, just before it goes to sleep
+            quiet = quiet + 1 if seen == self._board.draws else 0
+            seen = self._board.draws
+            sleep(_REST)
+        self._stream = None
+
+
+class _Mine(threading.local):
+    """What this thread is about."""
+
+    works = False  # for a stream
+    collects = False  # garbage
+
+
+_MINE = _Mine()
+_ENDINGS: set[threading.Thread] = set()
+
+
+def works() -> None:
+    """Say that this thread works for a stream."""
+    _MINE.works = True
+
+
+def must_not_wait() -> bool:
+    """Whether this thread must not wait for others to come to their end."""
+    return _MINE.works or _MINE.collects
+
+
+def elsewhere(end: Callable[[], None]) -> None:
+    """Have something brought to its end by another thread; the exit of the interpreter waits for it."""
+    thread = threading.Thread(target=end, name="streamgeo-end", daemon=True)
+    _ENDINGS.difference_update(
+        [one for one in list(_ENDINGS) if one.ident is not None and not one.is_alive()]
+    )
+    _ENDINGS.add(thread)
+    thread.start()
+
+
+def leave_alone(owner: Any) -> None:
+    """Keep what belongs to threads of another process from ever being destroyed here."""
+    if owner is not None:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))
+
+
+def _collecting(phase: str, info: Any) -> None:
+    _MINE.collects = phase == "start"
+
+
+gc.callbacks.append(_collecting)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ENDINGS.clear)  # those threads are not here
+
+
+@atexit.register
+def _all_ended() -> None:
+    for thread in list(_ENDINGS):
+        thread.join()
