@@ -55,7 +55,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "bench_out", help="where table and plot go")
     parser.add_argument("--no-more", action="store_true", help="only the loaders, as with --only")
     parser.add_argument(
-        "--minutes", type=float, default=7, help="for the loaders: no round is begun that ends later"
+        "--minutes", type=float, default=6.5, help="for the loaders: no round is begun that ends later"
     )
     parser.add_argument("--rounds", type=int, default=5, help="at most")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
