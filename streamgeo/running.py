@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from streamgeo import meter as m
-from streamgeo.engine import Patience
+from streamgeo.engine import Patience, closing
 from streamgeo.errors import ChainError, SampleError, WaitError
 from streamgeo.links import Joined, Node, Prefetch, Ready, epoch
 from streamgeo.plan import Run
@@ -266,7 +266,9 @@ class Epoch(Iterator[Sample]):
             self._patience.close()
             ready, self._ready = self._ready, None
             if ready is not None:
-                ready.close()
+                with closing():
+                    ready.close()
+                    del ready
             self._end_line()
 
 

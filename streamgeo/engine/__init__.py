@@ -17,6 +17,7 @@ from streamgeo.engine.mlx import (
 )
 from streamgeo.engine.pace import Pace
 from streamgeo.engine.patience import Patience
+from streamgeo.engine.tickets import closing
 
 __all__ = [
     "OWN",
@@ -26,6 +27,7 @@ __all__ = [
     "Pace",
     "Patience",
     "Trie",
+    "closing",
     "csv_rows",
     "from_mlx_stream",
     "mlx_kind",

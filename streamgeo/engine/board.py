@@ -16,8 +16,7 @@ dtype, any metadata and any exception can come through. The guards, each for a f
   deletion waits for it (3 of 230,000 streams). So the stream is left to come to rest first;
 * a ticket costs tens of microseconds, and threads that share one interpreter hinder each other: where results come
   sooner without (``pace`` says so), the threads rest, and what they have drawn the consumer runs itself;
-* a stream that is let go of in a thread that works for one, or by the garbage collector, is ended by another thread
-  (``tickets`` says why);
+* a stream that is let go of, and not closed by name, is ended by another thread (``tickets`` says why);
 * a child forked from under a live stream has the stream but not its threads. The stream is left alone for good,
   and from then on the child runs its tasks in the consumer's own thread: more threads there make the exit crash.
 """
@@ -36,7 +35,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from streamgeo.engine.pace import Pace
-from streamgeo.engine.tickets import Tickets, elsewhere, leave_alone, must_not_wait, works
+from streamgeo.engine.tickets import Tickets, elsewhere, leave_alone, may_wait, works
 from streamgeo.gate import GATE
 
 T = TypeVar("T")
@@ -328,12 +327,16 @@ class Engine(Generic[T]):
         """Stop: tasks that have not begun are skipped; returns when the running ones are done."""
         if self._pid != os.getpid():
             self._take_up_after_fork()
-        if must_not_wait():
+        self._board.close()
+        self._stop()
+
+    def let_go(self) -> None:
+        """The same for whoever may not wait for that: another thread does, unless a stream is closed by name."""
+        if may_wait() or self._stream is None or self._pid != os.getpid():
+            self.close()
+        else:
             stream, self._stream = self._stream, None
             elsewhere(partial(_end, self._board, stream))
-        else:
-            self._board.close()
-            self._stop()
 
     def _stop(self) -> None:
         """End the threads; waits for the tasks that they run."""
@@ -343,13 +346,12 @@ class Engine(Generic[T]):
 
     def __del__(self) -> None:
         if hasattr(self, "_consumer"):
-            self.close()
+            self.let_go()
 
 
-def _end(board: _Board[Any], stream: Tickets | None) -> None:
+def _end(board: _Board[Any], stream: Tickets) -> None:
     board.close()
-    if stream is not None:
-        stream.stop()
+    stream.stop()
 
 
 _LIVE: weakref.WeakSet[Engine[Any]] = weakref.WeakSet()

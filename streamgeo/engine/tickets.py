@@ -1,17 +1,19 @@
 """The streams of mlx-data that run, the thread that takes tickets from each, and how they come to their end.
 
 A stream may be let go of anywhere: the garbage collector runs in whichever thread allocates, and so in the midst of
-a task of that very stream, or inside a lock. There nobody may wait for threads to end, so another thread does.
+a task of that very stream, or inside a lock. There nobody may wait for threads to end, so another thread does,
+unless a stream is closed by name. (The collector does not tell that it runs, but by a callback, which would swallow
+the Ctrl-C that comes in it.)
 """
 
 from __future__ import annotations
 
 import atexit
 import ctypes
-import gc
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from queue import SimpleQueue
 from time import sleep
 from typing import Any, Protocol
@@ -61,7 +63,7 @@ class _Mine(threading.local):
     """What this thread is about."""
 
     works = False  # for a stream
-    collects = False  # garbage
+    closing = 0  # a stream by name
 
 
 _MINE = _Mine()
@@ -73,9 +75,19 @@ def works() -> None:
     _MINE.works = True
 
 
-def must_not_wait() -> bool:
-    """Whether this thread must not wait for others to come to their end."""
-    return _MINE.works or _MINE.collects
+def may_wait() -> bool:
+    """Whether this thread may wait for others to come to their end."""
+    return _MINE.closing > 0 and not _MINE.works
+
+
+@contextmanager
+def closing() -> Iterator[None]:
+    """A block in which a stream is closed by name: it ends when the threads have ended."""
+    _MINE.closing += 1
+    try:
+        yield
+    finally:
+        _MINE.closing -= 1
 
 
 def elsewhere(end: Callable[[], None]) -> None:
@@ -94,11 +106,6 @@ def leave_alone(owner: Any) -> None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))
 
 
-def _collecting(phase: str, info: Any) -> None:
-    _MINE.collects = phase == "start"
-
-
-gc.callbacks.append(_collecting)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_ENDINGS.clear)  # those threads are not here
 

@@ -205,7 +205,7 @@ class Prefetch(Link):
                     return
                 yield Task(partial(_given, made[0]), made[1])
         finally:
-            ahead.close()
+            ahead.let_go()
 
     def text(self) -> str:
         """The call that made it."""
