@@ -17,6 +17,7 @@ import pytest
 
 import streamgeo as sg
 from streamgeo import made
+from streamgeo.sources.handles import LIMIT
 
 KINDS = ("sun", "land", "sea", "flow")  # FITS, GeoTIFF, NetCDF, HDF5
 ROOT = Path(__file__).parents[1]
@@ -217,7 +218,7 @@ def test_handles_are_bounded(tmp_path: Path) -> None:
     chain = sg.files(str(tmp_path / "*.tif"), key="image").key_transform("image", sg.open_geotiff())
     before = len(os.listdir("/proc/self/fd"))
     assert sum(1 for _ in chain.key_transform("image", sg.patch(20)).batch(4).prefetch(4, 2)) == 151
-    assert len(os.listdir("/proc/self/fd")) - before <= 70
+    assert len(os.listdir("/proc/self/fd")) - before <= 2 * LIMIT + 6  # GDAL keeps two for some files
 
 
 MEMORY = """
