@@ -110,8 +110,8 @@ class Chunked(ABC):
     def _converted(self, key: Hashable, at: At, dtype: np.dtype[Any], put: Put) -> Array | None:
         """A chunk that was asked for before, converted and kept in place of what is stored; None for another.
 
-        None, too, where that would fill more than half of the cache: it takes more room, and what has no room is
-        decoded again.
+        None, too, where twice as much (other threads convert as well) would fill more than half of the cache: it
+        takes more room, and what has no room is decoded again.
         """
         stored = CACHE.peek((self.key, at))
         if stored is None or not CACHE.has_room(2 * stored.size * dtype.itemsize):
@@ -149,12 +149,13 @@ class Chunked(ABC):
             assert part is not None
             put(out[target], part)
 
-    def foresee(self, box: Box, kept_as: str | None = None) -> bool:
+    def foresee(self, box: Box, put: Put = np.copyto) -> bool:
         """Have the system fetch what a box will be decoded from, while something else is decoded; returns at once.
 
         Chunks that lie close to one another in the file are asked for in one request. False when there are none.
-        ``kept_as`` is that of the function that will be given to :meth:`read`.
+        ``put`` is what will be given to :meth:`read`.
         """
+        kept_as = getattr(put, "kept_as", None)
         keys = (self.key, (self.key, kept_as)) if kept_as else (self.key,)
         missing = [
             at for at, _, _ in overlaps(box, self.chunks) if not any(CACHE.holds((key, at)) for key in keys)

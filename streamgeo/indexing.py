@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from streamgeo.digest import version
 from streamgeo.errors import ChainError, OpenError
 from streamgeo.gate import GATE
+from streamgeo.headers import THREADS
 from streamgeo.names import matching
 from streamgeo.openers import Opener, open
 from streamgeo.sinks.beside import beside
@@ -29,7 +30,6 @@ from streamgeo.sinks.beside import beside
 LOG = logging.getLogger("streamgeo")
 SCHEMA = 1
 NAME = ".streamgeo-index.npz"
-_THREADS = 8  # more than cores: opening waits for the disk
 _AT_ONCE = 1024  # files that are handed to the threads together, which bounds the memory
 
 
@@ -194,7 +194,7 @@ def _opened(names: list[str], step: Opener) -> Iterator[tuple[str, Frame | str]]
             GATE.leave()
 
     with (
-        ThreadPoolExecutor(_THREADS, "streamgeo-index") as pool,
+        ThreadPoolExecutor(THREADS, "streamgeo-index") as pool,
         tqdm(total=len(names), desc="index", delay=2, disable=None, leave=False) as bar,
     ):
         for start in range(0, len(names), _AT_ONCE):

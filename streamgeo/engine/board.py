@@ -15,7 +15,8 @@ dtype, any metadata and any exception can come through. The guards, each for a f
 * a thread of mlx-data that goes to sleep in the very moment in which its stream is deleted is never woken, and the
   deletion waits for it (3 of 230,000 streams). So the stream is left to come to rest first;
 * a ticket costs tens of microseconds, and threads that share one interpreter hinder each other: where results come
-  sooner without (``pace`` says so), the threads rest, and what they have drawn the consumer runs itself;
+  sooner without (``pace`` says so), the threads draw no more, and when all that they drew is taken, they are ended
+  and the consumer goes on alone;
 * a stream that is let go of, and not closed by name, is ended by another thread (``tickets`` says why);
 * a child forked from under a live stream has the stream but not its threads. The stream is left alone for good,
   and from then on the child runs its tasks in the consumer's own thread: more threads there make the exit crash.
@@ -59,8 +60,9 @@ class _Board(Generic[T]):
         self.done: dict[int, tuple[T | None, BaseException | None, int]] = {}
         self.draws = self.drawn = self.turn = self.held = self.running = self.largest = 0
         self.ended = self.closed = self.resting = False
-        self.since = 0  # number of the first task that the present stream draws
-        self.asks: SimpleQueue[bool] = SimpleQueue()  # one for each of its tickets whose result was taken
+        self.asks: SimpleQueue[bool] = (
+            SimpleQueue()
+        )  # one for each ticket of this stream whose result was taken
         self.inner = GATE.entered  # a task reads it
         self.renew()
 
@@ -192,8 +194,7 @@ class _Board(Generic[T]):
             value, error, nbytes = self.done.pop(self.turn)
             self.open.pop(self.turn, None)
             self.turn += 1
-            if self.turn > self.since:
-                self.asks.put(True)
+            self.asks.put(True)
             self.held -= nbytes
             if self.max_bytes is not None:
                 self.changed.notify_all()
@@ -312,7 +313,7 @@ class Engine(Generic[T]):
     def _start(self, board: _Board[T]) -> None:
         import mlx.data as dx
 
-        board.resting, board.since, board.asks = False, board.drawn, SimpleQueue()
+        board.resting, board.asks = False, SimpleQueue()
         tickets = dx.stream_python_iterable(board.tickets).key_transform("ticket", board.work)
         self._stream = Tickets(tickets.prefetch(self._size, self._threads), board)
         self._stream.begin()  # a signal may end the program anywhere here, and what has begun must be known

@@ -62,7 +62,7 @@ class Bare:
         self._calls = [stage.call() for stage in stages]
         self._names = [STEP + stage.step.label for stage in stages]
 
-    def picked(self, pick: Pick) -> Bare | None:
+    def picked(self, pick: Pick) -> Bare:
         """In another order; behind a step it is the same, for none of these asks for a sample's number."""
         return Bare(self._data, (pick, *self._picks), self._stages)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import posixpath
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,6 +170,11 @@ def ancestors(group: str) -> list[str]:
     """A group and all above it but the root."""
     parts = group.split("/") if group else []
     return ["/".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+def groups_of(variables: Iterable[Variable]) -> list[str]:
+    """The root, and the groups with these variables in or below them, by name."""
+    return sorted({"", *(above for v in variables for above in ancestors(v.group))})
 
 
 # -- which variables are data ------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.chunked import At, Box, Chunked
+from streamgeo.chunked import At, Box, Chunked, Put
 from streamgeo.chunks import CACHE
 from streamgeo.errors import OpenError
 from streamgeo.fits_cards import (
@@ -217,16 +217,18 @@ class FitsScene(Scene):
         box = tuple((window[dim].start, window[dim].stop) for dim in self._images[0].dims)
         numbers = range(len(self._images))[window["hdu"]] if self._stacked else (0,)
         tiled = [n for n in numbers if self._maps[n] is None and CACHE.holds(self._layout_key(n))]
-        kept = [None if self._raw else self._unpackings[number].kept_as for number in tiled]
-        missing = [self._chunks(number).foresee(box, as_) for number, as_ in zip(tiled, kept)]
+        missing = [self._chunks(number).foresee(box, self._put_of(number)) for number in tiled]
         return any(missing)
 
     @cached_property
     def _unpackings(self) -> list[Unpacking]:
         return [Unpacking(image.packing) for image in self._images]
 
+    def _put_of(self, number: int) -> Put:
+        return np.copyto if self._raw else self._unpackings[number]
+
     def _fill(self, number: int, box: Box, out: Array) -> None:
-        put, mapped = np.copyto if self._raw else self._unpackings[number], self._maps[number]
+        put, mapped = self._put_of(number), self._maps[number]
         if mapped is not None:
             mapped.read(tuple(slice(low, high) for low, high in box), out, put)
             return

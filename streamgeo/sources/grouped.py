@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.cf_packing import Packing, Unpacking, own_fill
-from streamgeo.chunked import Chunked
+from streamgeo.chunked import Chunked, Put
 from streamgeo.errors import OpenError
 from streamgeo.grid import Grid
 from streamgeo.locate import Coord, CoordLocator
@@ -114,16 +114,19 @@ class GroupedScene(Scene):
         """Have the chunks of a window fetched, where it is known by now where they lie."""
         box = tuple((window[dim].start, window[dim].stop) for dim in self._inner)
         numbers = range(len(self._targets))[window[self._stack]] if self._stack else (0,)
-        found = [(self._layouts.get(i), None if self._raw else self._unpackings[i].kept_as) for i in numbers]
-        missing = [layout.foresee(box, kept) for layout, kept in found if isinstance(layout, Chunked)]
+        found = [(self._layouts.get(i), self._put_of(i)) for i in numbers]
+        missing = [layout.foresee(box, put) for layout, put in found if isinstance(layout, Chunked)]
         return any(missing)
 
     @cached_property
     def _unpackings(self) -> list[Unpacking]:
         return [Unpacking(packing, _dtype(v)) for packing, v in zip(self._packings, self._targets)]
 
+    def _put_of(self, i: int) -> Put:
+        return np.copyto if self._raw else self._unpackings[i]
+
     def _fill(self, i: int, index: tuple[slice, ...], out: Array) -> None:
-        found, put = self._found(i), np.copyto if self._raw else self._unpackings[i]
+        found, put = self._found(i), self._put_of(i)
         if isinstance(found, Refused):
             put(out, self._stored(self._targets[i].path, index))
         elif isinstance(found, Mapped):

@@ -18,7 +18,7 @@ from streamgeo.errors import OpenError, StreamGeoError
 from streamgeo.netcdf_lock import lock
 from streamgeo.scene import Scene
 from streamgeo.sources import hdf5_headers, hdf5_index
-from streamgeo.sources.cf import Header, Variable, ancestors
+from streamgeo.sources.cf import Header, Variable, groups_of
 from streamgeo.sources.choosing import Words, chosen, same_dtype
 from streamgeo.sources.grouped import Array, GroupedScene
 from streamgeo.sources.handles import POOL, identity
@@ -152,8 +152,7 @@ def _scan(handle: Any) -> Header:
             unlimited.add(name)
 
     handle.visititems(visit)
-    used = {"", *(above for v in variables.values() for above in ancestors(v.group))}
-    attrs = {path: _attributes(handle["/" + path]) for path in sorted(used)}
+    attrs = {path: _attributes(handle["/" + path]) for path in groups_of(variables.values())}
     return Header(variables, attrs, frozenset(unlimited), "HDF5")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from streamgeo.sources import hdf5_messages as messages
-from streamgeo.sources.cf import Header, Variable, ancestors
+from streamgeo.sources.cf import Header, Variable, groups_of
 from streamgeo.sources.hdf5_messages import Dataset
 from streamgeo.sources.hdf5_objects import Attribute, Object, looked
 from streamgeo.sources.hdf5_trees import Unusual
@@ -40,8 +40,7 @@ def _scan(root: Object) -> Header:
         ids = _ids(path, one, len(about.shape), attributes, found)
         variables[path] = _variable(path, one, about, ids, attributes)
         unlimited.update(i for i, most in zip(ids, about.most) if most is None)
-    used = {"", *(above for v in variables.values() for above in ancestors(v.group))}
-    attrs = {path: _values(groups[path].attributes(), groups[path]) for path in sorted(used)}
+    attrs = {path: _values(groups[path].attributes(), groups[path]) for path in groups_of(variables.values())}
     return Header(variables, attrs, frozenset(unlimited), "HDF5")
 
 

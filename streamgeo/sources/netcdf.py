@@ -23,7 +23,7 @@ from streamgeo.errors import OpenError, StreamGeoError
 from streamgeo.netcdf_lock import lock
 from streamgeo.scene import Scene
 from streamgeo.sources import classic, hdf5_index, netcdf_headers
-from streamgeo.sources.cf import Header, Variable, ancestors
+from streamgeo.sources.cf import Header, Variable, groups_of
 from streamgeo.sources.choosing import Words, chosen, same_dtype
 from streamgeo.sources.grouped import Array, GroupedScene
 from streamgeo.sources.handles import identity
@@ -159,8 +159,7 @@ def _scan(dataset: Any) -> Header:
         unlimited |= {posixpath.join(path, n) for n, dim in group.dimensions.items() if dim.isunlimited()}
         for leaf, variable in group.variables.items():
             variables[posixpath.join(path, leaf)] = _describe(variable, path)
-    used = {"", *(above for v in variables.values() for above in ancestors(v.group))}
-    attrs = {path: _attributes(groups[path]) for path in sorted(used)}
+    attrs = {path: _attributes(groups[path]) for path in groups_of(variables.values())}
     return Header(variables, attrs, frozenset(unlimited), dataset.data_model)
 
 

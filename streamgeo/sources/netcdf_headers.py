@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from streamgeo.sources import hdf5_messages as messages
-from streamgeo.sources.cf import Header, Variable, ancestors
+from streamgeo.sources.cf import Header, Variable, groups_of
 from streamgeo.sources.hdf5_headers import BARE_DIM, BOOKKEEPING
 from streamgeo.sources.hdf5_objects import Attribute, Object, looked
 from streamgeo.sources.hdf5_trees import Unusual
@@ -82,8 +82,7 @@ def _scan(root: Object) -> Header:
             shape = tuple([sizes[scale] for scale in dims[address]])
             path = posixpath.join(one.group, one.leaf.removeprefix(_RENAMED))
             variables[path] = _variable(one, path, ids, shape)
-    used = {"", *(above for v in variables.values() for above in ancestors(v.group))}
-    named = {path: _named(groups[path]) for path in sorted(used)}
+    named = {path: _named(groups[path]) for path in groups_of(variables.values())}
     attrs = {path: _values(attributes, groups[path]) for path, attributes in named.items()}
     unlimited = frozenset(one.path for one in found.values() if one.endless)
     return Header(variables, attrs, unlimited, "NETCDF4_CLASSIC" if "_nc3_strict" in named[""] else "NETCDF4")

@@ -27,7 +27,7 @@ from streamgeo.chunks import CACHE
 from streamgeo.errors import OpenError, StreamGeoError
 from streamgeo.optional import optional
 from streamgeo.scene import Scene
-from streamgeo.sources.cf import Header, Variable, ancestors
+from streamgeo.sources.cf import Header, Variable, groups_of
 from streamgeo.sources.choosing import Words, choose, same_dtype
 from streamgeo.sources.grouped import Array, GroupedScene
 from streamgeo.sources.layouts import Identity, Refused
@@ -227,8 +227,9 @@ def _mark(path: str, targets: Sequence[Variable]) -> Identity:
 def _scan(root: Any, file: str) -> Header:
     arrays, groups = _members(root, file)
     variables = {path: _describe(path, array, arrays) for path, array in arrays.items()}
-    used = {"", *(above for v in variables.values() for above in ancestors(v.group))}
-    attrs = {path: _attributes(groups[path].attrs) for path in sorted(used) if path in groups}
+    attrs = {
+        path: _attributes(groups[path].attrs) for path in groups_of(variables.values()) if path in groups
+    }
     return Header(variables, attrs, frozenset(), "NETCDF4")
 
 
