@@ -5,13 +5,40 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from streamgeo.errors import ChainError
 from streamgeo.gate import renewed_in_children
 from streamgeo.meter import HITS, MISSES, count, waiting
+
+
+class Busy(BaseException):
+    """Another thread computes what is asked for, and this one has something else to do meanwhile.
+
+    Not an ``Exception``: nothing between the cache and who asked has to do with it.
+    """
+
+
+class _Manner(threading.local):
+    """Whether this thread waits for others."""
+
+    waits = True
+
+
+_MANNER = _Manner()
+
+
+@contextmanager
+def otherwise_busy() -> Iterator[None]:
+    """A block in which :class:`Busy` is raised where this thread would wait for a value; never in a computation."""
+    _MANNER.waits = False
+    try:
+        yield
+    finally:
+        _MANNER.waits = True
 
 
 class ByteCache:
@@ -52,6 +79,9 @@ class ByteCache:
         """The value of ``key``, computed by ``compute`` when it is not here; ``size`` gives its bytes.
 
         Where another thread is computing it just now, None unless ``wait``.
+
+        Raises:
+            Busy: in its stead, inside :func:`otherwise_busy`.
         """
         while True:
             with self._lock:
@@ -65,14 +95,18 @@ class ByteCache:
                     break
             if not wait:
                 return None
+            if not _MANNER.waits:
+                raise Busy
             with waiting():
                 running.wait()
         count(MISSES)
+        manner, _MANNER.waits = _MANNER.waits, True
         try:
             value = compute()
             self._keep(key, value, size(value))
             return value
         finally:
+            _MANNER.waits = manner
             with self._lock:
                 self._running.pop(key, None)
             mine.set()

@@ -3,20 +3,23 @@
 A result costs tens of microseconds on its way from one thread to another, and threads that share one interpreter
 hinder each other: what goes from array function to array function is often done sooner without them. It depends on
 how much of a task lets go of the interpreter, and on what the consumer does between two results, so it is tried: the
-whole time from one result to the next is compared, with threads and without.
+whole time from one result to the next is compared, with threads and without. Long results are not tried while threads
+work side by side: a try costs a good part of an epoch, and some results take longer than others.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import perf_counter, process_time
 
 _LOOK, _SHORT_LOOK = 32, 4  # results between two looks at the clock; fewer, where they take long
 _WHILE = 10e-3  # seconds between two looks that are enough for the shorter one
 _TRIES = 4  # without threads; the last two count, for memory that a thread is new to is slow at first
 _TRIED = 400e-6  # seconds of results with threads that a try stands for
 _LONG = 50e-3  # seconds from one result to the next from which on trying costs too much
+_SHORT = 2e-3  # the same, below which it is tried even where processors are busy: they may be handing over
+_PARALLEL = 1.3  # seconds of processor time in a second from which on threads do work side by side
 _HOPELESS = 1.5  # times as slow as with threads, twice: no more tries
 _SLOWER = 1.25  # the same of what was tried and found good, twice in a row
 _RARER, _RAREST = 4, 32  # times as many looks until it is tried again, when it did not pay; and at most
@@ -41,6 +44,7 @@ class Pace:
     _count: int = 0  # results since the last look
     _until: int = _SHORT_LOOK
     _began: float = 0.0
+    _worked: float = 0.0  # processor time when the look began
 
     def begin(self) -> None:
         """An epoch begins: it goes on as the one before ended, and with threads it measures anew."""
@@ -74,9 +78,13 @@ class Pace:
         else:
             self._looks += 1
             self.ahead = min(self.ahead, each)
-            if self._looks >= self.gap and self.ahead < _LONG:
+            if self._looks >= self.gap and self._worth_a_try(each, passed):
                 self.here, self._trying, self._tries = True, True, []
         self._restart(max(1, min(16, int(_TRIED / self.ahead))) if self._trying else _SHORT_LOOK)
+
+    def _worth_a_try(self, each: float, passed: float) -> bool:
+        apart = process_time() - self._worked < _PARALLEL * passed
+        return each < _SHORT or (apart and self.ahead < _LONG)
 
     def _tried(self, each: float) -> None:
         self._tries.append(each)
@@ -88,4 +96,5 @@ class Pace:
             self._looks = 0
 
     def _restart(self, until: int) -> None:
-        self._count, self._until, self._began = 0, until, perf_counter()
+        self._count, self._until = 0, until
+        self._began, self._worked = perf_counter(), process_time()

@@ -8,6 +8,7 @@ the Ctrl-C that comes in it.)
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import ctypes
 import os
@@ -28,17 +29,49 @@ class Drawn(Protocol):
     asks: SimpleQueue[bool]  # one for each ticket whose result was taken
 
 
+class _Thread:
+    """A daemon thread whose start no signal can come into, and whose end nobody is told of.
+
+    ``threading.Thread`` waits in its start, where Ctrl-C leaves a thread that nobody knows of; and a weak set is told
+    of its end, in the main thread as a rule, which swallows the Ctrl-C that comes just then.
+    """
+
+    def __init__(self, target: Callable[[], None]) -> None:
+        self._target, self._runs = target, threading.Lock()
+        self._started: list[int] = []
+        self._runs.acquire()
+
+    def start(self) -> None:
+        # One step for the interpreter: a signal comes before it or behind it.
+        self._started.extend(map(_thread.start_new_thread, (self._run,), ((),)))
+
+    def _run(self) -> None:
+        try:
+            self._target()
+        finally:
+            self._runs.release()
+
+    @property
+    def ended(self) -> bool:
+        return bool(self._started) and not self._runs.locked()
+
+    def join(self) -> None:
+        """Wait for its end, if it was started."""
+        if self._started:
+            with self._runs:
+                pass
+
+
 class Tickets:
     """A stream of mlx-data that runs, and the thread that takes its tickets as the board asks for them."""
 
     def __init__(self, stream: Any, board: Drawn) -> None:
         self._stream, self._board, self._asks = stream, board, board.asks
-        self._thread: threading.Thread | None = None
+        self._thread = _Thread(self._run)
 
     def begin(self) -> None:
         """Start the thread; mlx-data begins in the first ``next``."""
         self._asks.put(True)
-        self._thread = threading.Thread(target=self._run, name="streamgeo-tickets", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
@@ -49,8 +82,7 @@ class Tickets:
     def stop(self) -> None:
         """End it, where the board draws no more; waits for the tasks that run. Once more if that was interrupted."""
         self._asks.put(False)
-        if self._thread is not None and self._thread.ident is not None:
-            self._thread.join()
+        self._thread.join()
         seen, quiet = -1, 0
         while quiet < 2:  # a thread may be held up by the system once, just before it goes to sleep
             quiet = quiet + 1 if seen == self._board.draws else 0
@@ -67,7 +99,7 @@ class _Mine(threading.local):
 
 
 _MINE = _Mine()
-_ENDINGS: set[threading.Thread] = set()
+_ENDINGS: set[_Thread] = set()
 
 
 def works() -> None:
@@ -92,10 +124,8 @@ def closing() -> Iterator[None]:
 
 def elsewhere(end: Callable[[], None]) -> None:
     """Have something brought to its end by another thread; the exit of the interpreter waits for it."""
-    thread = threading.Thread(target=end, name="streamgeo-end", daemon=True)
-    _ENDINGS.difference_update(
-        [one for one in list(_ENDINGS) if one.ident is not None and not one.is_alive()]
-    )
+    thread = _Thread(end)
+    _ENDINGS.difference_update([one for one in list(_ENDINGS) if one.ended])
     _ENDINGS.add(thread)
     thread.start()
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgeo.chunks import Busy, otherwise_busy
 from streamgeo.errors import BatchError, SampleError, StepError
 from streamgeo.links.bare import Bare, Parts
 from streamgeo.links.base import Cursor, Link, Node, Task, cause_of, numbered
@@ -105,7 +106,7 @@ class Batch(Link):
                 else:
                     parts[position] = Item(item.index, {}, item.places, item.residuals)
             positions = list(parts)
-            for row, reason in slots.read():
+            for row, reason in slots.read().items():
                 failed[positions[row]] = _failed(reason, positions[row], run)
             good = [part for position, part in parts.items() if position not in failed]
             skipped = [failed[position] for position in sorted(failed)]
@@ -291,24 +292,25 @@ class _Slots:
         self.count = number + 1
         self._unread += unread
 
-    def read(self) -> Iterator[tuple[int, Exception]]:
-        """Read the patches; number and error of each sample that fails, which is left out."""
+    def read(self) -> dict[int, Exception]:
+        """Read the patches; number and error of each sample that fails, which is left out.
+
+        Patches that wait for what another thread decodes just now come last: threads share work, and do not wait.
+        """
         known = 0
         for _, patch, _ in self._unread:
             known = 0 if patch.foresee() else known + 1
             if known == _KNOWN:
                 break
-        failed: set[int] = set()
-        for number, patch, slot in self._unread:
-            if number not in failed:
-                try:
-                    patch.read_into(slot)
-                except Exception as error:
-                    failed.add(number)
-                    yield number, error
+        failed: dict[int, Exception] = {}
+        with otherwise_busy():
+            later = [part for part in self._unread if not _reads(*part, failed)]
+        for part in later:
+            _reads(*part, failed)
         self._unread.clear()
         if failed:
             self._keep([number for number in range(self.count) if number not in failed])
+        return dict(sorted(failed.items()))
 
     def _keep(self, numbers: list[int]) -> None:
         for column in self.columns.values():
@@ -322,6 +324,18 @@ class _Slots:
         if key in self.apart:
             return _Column(np.empty(0), None, value.dtype)
         return _Column(SLOTS.empty((self.size, *value.shape), value.dtype), value.shape, value.dtype)
+
+
+def _reads(number: int, patch: Unread, slot: Array, failed: dict[int, Exception]) -> bool:
+    """Read a patch, or note why it fails; False where another thread is in the way."""
+    if number not in failed:
+        try:
+            patch.read_into(slot)
+        except Busy:
+            return False
+        except Exception as error:
+            failed[number] = error
+    return True
 
 
 def _failed(error: Exception, position: int, run: Run) -> SampleError:
