@@ -12,16 +12,16 @@ $(BIN)/python:
 	@python=$$($(FIND_PYTHON)); test -n "$$python" || { echo "streamgeo needs Python 3.11, 3.12 or 3.13; none was found. Install one, or run: make PYTHON=/path/to/python $(MAKECMDGOALS)" >&2; exit 1; }; \
 	echo "setting up $(VENV) with $$($$python --version)"; $$python -m venv $(VENV)
 
-$(VENV)/.plot: pyproject.toml | $(BIN)/python
+$(VENV)/.plot: pyproject.toml $(wildcard streamgeo/*.c) | $(BIN)/python
 	@echo "installing streamgeo and what it needs"; $(INSTALL) -e '.[plot]'
 	@touch $@
 
-$(VENV)/.test: pyproject.toml | $(BIN)/python
+$(VENV)/.test: pyproject.toml $(wildcard streamgeo/*.c) | $(BIN)/python
 	@echo "installing streamgeo and what its tests need"; $(INSTALL) -e '.[test]'
 	@touch $@ $(VENV)/.plot
 
 # torchgeo needs much that may have no wheels for a Python that has just come out; the tables say when it is not there.
-$(VENV)/.bench: pyproject.toml | $(BIN)/python
+$(VENV)/.bench: pyproject.toml $(wildcard streamgeo/*.c) | $(BIN)/python
 	@echo "installing streamgeo and what its benchmarks need"; $(INSTALL) -e '.[bench]'
 	@$(INSTALL) 'torchgeo>=0.8' || echo "torchgeo could not be installed: it is left out"
 	@touch $@ $(VENV)/.plot
@@ -40,4 +40,4 @@ bench: $(VENV)/.bench  ## speed and memory beside other loaders, in under ten mi
 	@$(BIN)/python benchmarks/run.py $(BENCH)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo_out bench_data bench_out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist streamgeo/*.so *.egg-info demo_out bench_data bench_out .mypy_cache .ruff_cache .pytest_cache .hypothesis

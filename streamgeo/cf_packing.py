@@ -7,18 +7,17 @@ netCDF4-python is followed to the letter, its arithmetic included, so that both 
 
 from __future__ import annotations
 
-import math
-import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgeo import unpacking
 from streamgeo.errors import OpenError
+from streamgeo.unpacking import memory
 
 Array = NDArray[Any]
 MARKS = ("_FillValue", "missing_value", "valid_range", "valid_min", "valid_max", "_Unsigned")
@@ -149,20 +148,11 @@ def _scales(attrs: Mapping[str, Any], where: str) -> tuple[Any, Any, np.dtype[An
             offset if offset is not None and offset != 0.0 else None, None)  # fmt: skip
 
 
-_BLOCK = 1 << 16  # numbers unpacked at a time: what lies between stored and physical stays in the L2 cache
-_LOOKED_UP = 1 << 12  # numbers from which on a table is worth it
-_SCRATCH = threading.local()
-
-
-class Unpacking:
-    """A packing made ready for stored numbers of one dtype, to be called as ``unpacking(out, stored)``.
-
-    ``out`` is float32 (any strides) and gets physical numbers, NaN where missing; ``stored`` may be in either
-    byte order.
-    """
+class Unpacking(unpacking.Unpacking):
+    """A packing made ready for stored numbers of one dtype."""
 
     def __init__(self, packing: Packing, dtype: np.dtype[Any]) -> None:
-        native = self._native = dtype.newbyteorder("=")
+        native = dtype.newbyteorder("=")
         self._dtype = np.dtype(native.str.replace("i", "u")) if packing.unsigned else native
         # A NaN that means missing stays NaN by itself, unless a cast makes it an integer.
         markers = [m for m in packing.markers if m == m or packing.cast is not None]
@@ -177,50 +167,25 @@ class Unpacking:
                 self._steps.append((ufunc, number, result))
         self._marked = bool(self._markers) or self._low is not None or self._high is not None
         self.plain = not (self._marked or self._steps or packing.cast is not None or packing.unsigned)
-        self._few = bool(self._steps) and native.kind in "iu" and native.itemsize <= 2
+        self.few = native.kind in "iu" and native.itemsize <= 2
         numbers = (*packing.markers, packing.low, packing.high, packing.scale, packing.offset)
-        self._key = (native.str, packing.unsigned, packing.cast, *map(_exactly, numbers))
-        # Text: its hash is worked out once.
-        self.kept_as = None if self.plain else f"unpacked by {self._key}"
+        self.key = (native.str, packing.unsigned, packing.cast, *map(_exactly, numbers))
 
-    def __eq__(self, other: object) -> bool:
-        return self._key == other._key if isinstance(other, Unpacking) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __call__(self, out: NDArray[np.float32], stored: Array) -> None:
-        """Fill ``out`` with the physical numbers of ``stored``."""
-        with np.errstate(all="ignore"):
-            if self.plain:
-                np.copyto(out, stored, casting="unsafe")
-            elif self._few and stored.size >= _LOOKED_UP:
-                _split(partial(_look_up, _table(self)), out, stored)
-            else:
-                _split(self._block, out, stored)
-
-    def table(self) -> NDArray[np.float32]:
-        """What each stored integer becomes, by its bits."""
-        native = self._native
-        every = np.arange(1 << 8 * native.itemsize, dtype=f"u{native.itemsize}").view(native)
-        out = np.empty(every.shape, np.float32)
-        with np.errstate(all="ignore"):
-            _split(self._block, out, every)
-        return out
-
-    def _block(self, out: NDArray[np.float32], stored: Array) -> None:
+    def block(self, out: NDArray[np.float32], stored: Array) -> None:
+        """Work out a block of numbers as netCDF4-python does."""
         if not stored.dtype.isnative:
-            stored = _into(_scratch("stored", stored.dtype.newbyteorder("="), stored.shape), stored)
+            stored = _into(memory("stored", stored.dtype.newbyteorder("="), stored.shape), stored)
         data = stored if stored.dtype == self._dtype else stored.view(self._dtype)
-        missing = self._missing(data) if self._marked else None
-        if self._cast is not None:
-            data = _into(_scratch("cast", self._cast, data.shape), data)
-        for ufunc, number, dtype in self._steps:
-            target = out if dtype == out.dtype else _scratch("scaled", dtype, data.shape)
-            ufunc(data, number, out=target)
-            data = target
-        if data is not out:
-            np.copyto(out, data, casting="unsafe")
+        with np.errstate(all="ignore"):
+            missing = self._missing(data) if self._marked else None
+            if self._cast is not None:
+                data = _into(memory("cast", self._cast, data.shape), data)
+            for ufunc, number, dtype in self._steps:
+                target = out if dtype == out.dtype else memory("scaled", dtype, data.shape)
+                ufunc(data, number, out=target)
+                data = target
+            if data is not out:
+                np.copyto(out, data, casting="unsafe")
         if missing is not None and missing.any():
             np.copyto(out, np.float32(np.nan), where=missing)
 
@@ -236,31 +201,6 @@ class Unpacking:
         return missing
 
 
-def _split(block: Callable[[Array, Array], None], out: Array, stored: Array, most: int = _BLOCK) -> None:
-    """Have ``block(out, stored)`` done for parts of no more than ``most`` numbers."""
-    if stored.size <= most:
-        block(out, stored)
-        return
-    rows = most * len(stored) // stored.size
-    if rows == 0:
-        for one, part in zip(out, stored):
-            _split(block, one, part, most)
-        return
-    for start in range(0, len(stored), rows):
-        block(out[start : start + rows], stored[start : start + rows])
-
-
-@lru_cache(maxsize=16)
-def _table(unpacking: Unpacking) -> NDArray[np.float32]:
-    """16 bits make 65,536 numbers at most: looking them up is quicker than computing in float64 again and again."""
-    return unpacking.table()
-
-
-def _look_up(table: NDArray[np.float32], out: NDArray[np.float32], stored: Array) -> None:
-    bits = stored.view(stored.dtype.str.replace("i", "u"))
-    table.take(_into(_scratch("index", np.dtype(np.intp), bits.shape), bits), out=out, mode="wrap")
-
-
 def _exactly(number: Any) -> tuple[str, bytes] | None:
     return None if number is None else (np.asarray(number).dtype.str, np.asarray(number).tobytes())
 
@@ -268,15 +208,6 @@ def _exactly(number: Any) -> tuple[str, bytes] | None:
 def _into(target: Array, source: Array) -> Array:
     np.copyto(target, source, casting="unsafe")
     return target
-
-
-def _scratch(use: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
-    """Memory of this thread, up to a block; what stood in it is gone."""
-    kept: dict[Any, Array] = _SCRATCH.__dict__
-    key = f"{use} {dtype.str}"
-    if key not in kept:
-        kept[key] = np.empty(_BLOCK, dtype)
-    return kept[key][: math.prod(shape)].reshape(shape)
 
 
 def decode(raw: Array, packing: Packing) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from streamgeo import spill
 from streamgeo.chunks import CACHE
-from streamgeo.slots import SLOTS, scratch
+from streamgeo.slots import SLOTS
 
 Array = NDArray[Any]
 At = tuple[int, ...]  # number of a chunk along each axis
@@ -23,9 +23,7 @@ Box = tuple[tuple[int, int], ...]  # start and stop along each axis
 Slices = tuple[slice, ...]
 Piece = tuple[At, Slices, Slices]  # of a chunk: its number, where it lies in the chunk, and where in the box
 Put = Callable[[Array, Array], None]  # destination, source
-_SMALL = 1 << 16  # numbers in a piece, on average, from which on pieces are converted one by one
 _GAP = 64 << 10  # bytes between two chunks that cost no more to read than another request would
-_GATHERED = 4 << 20  # bytes that pieces are put together in at most
 
 
 class Chunked(ABC):
@@ -50,7 +48,8 @@ class Chunked(ABC):
     def decode(self, at: At) -> Array:
         """The values of one chunk: full size, or cut to the array at its edge; of any strides, free of the GIL.
 
-        What is kept is a copy of it, so it may lie in :func:`~streamgeo.slots.scratch`.
+        It is kept as it is, so nothing else may write to its memory, which should come from
+        :data:`~streamgeo.slots.SLOTS`; what is not contiguous, or part of something larger, is copied.
 
         A chunk that is not stored may come as one value spread by ``np.broadcast_to``: it costs nothing.
 
@@ -73,9 +72,7 @@ class Chunked(ABC):
         if array is None:
             array = self.decode(at)
             if any(array.strides):  # else one value, spread
-                slot = SLOTS.empty(array.shape, array.dtype)
-                np.copyto(slot, array)
-                array = slot
+                array = _apart(array)
                 if folder is not None and place is not None:
                     folder.save(place, array)
         array.flags.writeable = False
@@ -85,54 +82,9 @@ class Chunked(ABC):
         """Fill ``out`` (in the axis order of the file) with the values of a box.
 
         ``put`` copies stored values to the piece of ``out`` that they belong to: scaling and conversion stand there,
-        so that each value is touched once. If it says by ``kept_as`` what its results may be kept as, a chunk
-        that is asked for again is converted as a whole, and from then on pieces are copied from that.
+        so that each value is touched once.
         """
-        pieces = list(overlaps(box, self.chunks))
-        kept_as = getattr(put, "kept_as", None)
-        if kept_as is None:
-            self._read_stored(pieces, out, put)
-            return
-        key = (self.key, kept_as)
-        rest: list[Piece] = []
-        for piece, found in zip(pieces, CACHE.found([(key, at) for at, _, _ in pieces])):
-            at, source, target = piece
-            chunk = self._converted(key, at, out.dtype, put) if found is None else found
-            if chunk is None:
-                rest.append(piece)
-            else:
-                np.copyto(out[target], chunk[source])
-        if len(rest) == len(pieces):
-            self._read_stored(pieces, out, put)
-        elif rest:
-            self._put(rest, out, put)
-
-    def _converted(self, key: Hashable, at: At, dtype: np.dtype[Any], put: Put) -> Array | None:
-        """A chunk that was asked for before, converted and kept in place of what is stored; None for another.
-
-        None, too, where twice as much (other threads convert as well) would fill more than half of the cache: it
-        takes more room, and what has no room is decoded again.
-        """
-        stored = CACHE.peek((self.key, at))
-        if stored is None or not CACHE.has_room(2 * stored.size * dtype.itemsize):
-            return None
-        value: Array = CACHE.get((key, at), partial(_whole, stored, dtype, put), nbytes)
-        CACHE.drop((self.key, at))
-        return value
-
-    def _read_stored(self, pieces: list[Piece], out: Array, put: Put) -> None:
-        """The same from chunks as they are stored.
-
-        Small pieces of several chunks are put together first: the calls that convert them would cost more than
-        another copy inside the processor's cache.
-        """
-        count = out.size * self.dtype.itemsize
-        if len(pieces) == 1 or put is np.copyto or out.size >= _SMALL * len(pieces) or count > _GATHERED:
-            self._put(pieces, out, put)
-            return
-        whole = scratch("gathered", count).view(self.dtype).reshape(out.shape)
-        self._put(pieces, whole, np.copyto)
-        put(out, whole)
+        self._put(overlaps(box, self.chunks), out, put)
 
     def _put(self, pieces: Iterable[Piece], out: Array, put: Put) -> None:
         """Copy pieces; those that another thread is decoding come last, so that threads share work and do not wait."""
@@ -149,17 +101,12 @@ class Chunked(ABC):
             assert part is not None
             put(out[target], part)
 
-    def foresee(self, box: Box, put: Put = np.copyto) -> bool:
+    def foresee(self, box: Box) -> bool:
         """Have the system fetch what a box will be decoded from, while something else is decoded; returns at once.
 
         Chunks that lie close to one another in the file are asked for in one request. False when there are none.
-        ``put`` is what will be given to :meth:`read`.
         """
-        kept_as = getattr(put, "kept_as", None)
-        keys = (self.key, (self.key, kept_as)) if kept_as else (self.key,)
-        missing = [
-            at for at, _, _ in overlaps(box, self.chunks) if not any(CACHE.holds((key, at)) for key in keys)
-        ]
+        missing = [at for at, _, _ in overlaps(box, self.chunks) if not CACHE.holds((self.key, at))]
         if not missing or spill.active() is not None:  # what is in the folder is not decoded
             return False
         places = sorted(place for at in missing if (place := self.place(at)) is not None)
@@ -177,16 +124,6 @@ class Chunked(ABC):
         return (
             None if chunk is None else chunk[source]
         )  # the view holds its memory, which may go round otherwise
-
-
-def _whole(stored: Array, dtype: np.dtype[Any], put: Put) -> Array:
-    """All of a chunk, converted; one value that is spread stays one."""
-    shape = stored.shape if any(stored.strides) else (1,) * stored.ndim
-    out = SLOTS.empty(shape, dtype)
-    put(out, stored[tuple(slice(size) for size in shape)])
-    out = out if shape == stored.shape else np.broadcast_to(out, stored.shape)
-    out.flags.writeable = False
-    return out
 
 
 def overlaps(box: Box, chunks: tuple[int, ...]) -> Iterator[Piece]:
@@ -235,6 +172,16 @@ def _along(low: int, high: int, size: int) -> list[tuple[int, slice, slice]]:
         found.append((number, slice(first - start, last - start), slice(first - low, last - low)))
         number, start = number + 1, start + size
     return found
+
+
+def _apart(array: Array) -> Array:
+    """The same in memory of its own."""
+    base = array if array.base is None else array.base
+    if array.flags.c_contiguous and isinstance(base, np.ndarray) and base.nbytes == array.nbytes:
+        return array
+    slot = SLOTS.empty(array.shape, array.dtype)
+    np.copyto(slot, array)
+    return slot
 
 
 def nbytes(array: Array) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -111,37 +111,10 @@ class ByteCache:
                 self._running.pop(key, None)
             mine.set()
 
-    def found(self, keys: Sequence[Hashable]) -> list[Any]:
-        """The values that are here, None for the others."""
-        values, hits = self._values, 0
-        out: list[Any] = []
-        with self._lock:
-            for key in keys:
-                entry = values.get(key)
-                if entry is None:
-                    out.append(None)
-                else:
-                    values.move_to_end(key)
-                    out.append(entry[0])
-                    hits += 1
-        if hits:
-            count(HITS, hits)
-        return out
-
     def peek(self, key: Hashable) -> Any:
-        """The same of one key, without using it."""
+        """The value of ``key`` if it is here, without using it."""
         entry = self._values.get(key)
         return None if entry is None else entry[0]
-
-    def has_room(self, nbytes: int) -> bool:
-        """Whether so many bytes more would leave half of it free."""
-        return self.nbytes + nbytes <= self.limit // 2
-
-    def drop(self, key: Hashable) -> None:
-        """Forget one value, if it is here."""
-        with self._lock:
-            _, freed = self._values.pop(key, (None, 0))
-            self.nbytes -= freed
 
     def holds(self, key: Hashable) -> bool:
         """Whether a value is here, or on its way, just now."""

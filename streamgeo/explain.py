@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgeo import kernels
 from streamgeo.errors import ChainError, InverseError, MissingKeyError
 from streamgeo.grid import Grid
 from streamgeo.links import Batch, Expand, Map, Node
@@ -73,6 +74,8 @@ def explain(node: Node) -> str:
             rows.append((link.text()[1:], "", "", ", ".join(shapes), ""))
         else:
             rows.append((link.text().lstrip("."), "", "", "", ""))
+    if kernels.compiled is None:
+        notes.append(kernels.MISSING)
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))

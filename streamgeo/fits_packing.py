@@ -5,17 +5,17 @@ Source: FITS standard 4.0 (https://fits.gsfc.nasa.gov), sections 4.4.2.5 and 5.2
 
 from __future__ import annotations
 
-import threading
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgeo import unpacking
+from streamgeo.unpacking import memory
+
 DTYPES = {8: "u1", 16: "i2", 32: "i4", 64: "i8", -32: "f4", -64: "f8"}
 BITPIX = {dtype: bitpix for bitpix, dtype in DTYPES.items()}
 _BZERO = {"u1": -128, "i2": 1 << 15, "i4": 1 << 31, "i8": 1 << 63}  # by the type in the file
-_BLOCK = 1 << 16  # numbers unpacked at a time: what lies between stored and physical stays in the L2 cache
-_SCRATCH = threading.local()
 _TWIN = {"u1": "i1", "i2": "u2", "i4": "u4", "i8": "u8"}
 _STORED = {twin: stored for stored, twin in _TWIN.items()}
 
@@ -44,12 +44,11 @@ def code(dtype: np.dtype[Any]) -> str:
     return f"{dtype.kind}{dtype.itemsize}"
 
 
-class Unpacking:
-    """A packing made ready to be called as ``unpacking(out, stored)``, by the arithmetic that astropy uses.
+class Unpacking(unpacking.Unpacking):
+    """A packing made ready to be called, by the arithmetic that astropy uses.
 
-    ``out`` is float32 of any strides, ``stored`` may be in either byte order. Up to 16 bits it is worked out in
-    float32, wider integers in float64; unsigned integers (BZERO = 2^(bits-1)) are taken as the integers they are.
-    NaN where an integer equals ``blank``.
+    Up to 16 bits it is worked out in float32, wider integers in float64; unsigned integers (BZERO = 2^(bits-1)) are
+    taken as the integers they are. NaN where an integer equals ``blank``.
 
     >>> out = np.empty(3, np.float32)
     >>> Unpacking(Packing(np.dtype("i2"), 0.5, 10.0, -9))(out, np.array([1, 2, -9], np.int16))
@@ -58,49 +57,33 @@ class Unpacking:
     """
 
     def __init__(self, packing: Packing) -> None:
-        self._packing, self._twin = packing, packing.twin
-        dtype, blank = packing.dtype, packing.blank
+        self.key, self._twin = packing, packing.twin
+        dtype, self._bscale, self._bzero, blank = packing
         # Exact in float32, also where 2^15 is added for unsigned integers.
         self._small = dtype.itemsize <= 2 or dtype == np.float32
         fits = blank is not None and np.iinfo(dtype).min <= blank <= np.iinfo(dtype).max
         self._blank = blank if fits else None
         self.plain = packing.bscale == 1 and packing.bzero == 0 and self._blank is None
-        self.kept_as = None if self.plain else f"unpacked by {packing}"
+        self.few = dtype.itemsize <= 2
 
-    def __call__(self, out: NDArray[np.float32], stored: NDArray[Any]) -> None:
-        """Fill ``out`` with the physical numbers of ``stored``, touching each as few times as can be."""
-        if self.plain:
-            np.copyto(out, stored, casting="unsafe")
-        elif stored.size <= _BLOCK or stored.ndim == 0:
-            self._block(out, stored)
-        else:
-            rows = max(_BLOCK * len(stored) // stored.size, 1)
-            for start in range(0, len(stored), rows):
-                part = stored[start : start + rows]
-                if part.size > _BLOCK and part.ndim > 1:
-                    self(out[start], part[0])
-                else:
-                    self._block(out[start : start + rows], part)
-
-    def _block(self, out: NDArray[np.float32], stored: NDArray[Any]) -> None:
-        dtype, bscale, bzero, _ = self._packing
+    def block(self, out: NDArray[np.float32], stored: NDArray[Any]) -> None:
+        """Work out a block of numbers as astropy does."""
         missing = None
         if self._small:
             np.copyto(out, stored, casting="unsafe")
             missing = self._missing(out)
-            _scale(out, bscale, bzero)
+            _scale(out, self._bscale, self._bzero)
         elif self._twin is not None:
-            native = _scratch(dtype, stored.shape)
+            native = memory("native", stored.dtype.newbyteorder("="), stored.shape)
             np.copyto(native, stored)
             missing = self._missing(native)
             np.copyto(out, flip_sign(native, self._twin), casting="unsafe")
         else:
-            work = _scratch(np.dtype(np.float64), stored.shape)
+            work = memory("work", np.dtype(np.float64), stored.shape)
             np.copyto(work, stored, casting="unsafe")
-            missing = self._missing(
-                stored if dtype.itemsize == 8 else work
-            )  # 64 bits are too many for a float
-            _scale(work, bscale, bzero)
+            # 64 bits are too many for a float.
+            missing = self._missing(stored if stored.itemsize == 8 else work)
+            _scale(work, self._bscale, self._bzero)
             np.copyto(out, work, casting="unsafe")
         if missing is not None:
             np.copyto(out, np.float32(np.nan), where=missing)
@@ -117,17 +100,6 @@ def _scale(work: NDArray[Any], bscale: float, bzero: float) -> None:
         np.multiply(work, work.dtype.type(bscale), out=work)
     if bzero != 0:
         np.add(work, work.dtype.type(bzero), out=work)
-
-
-def _scratch(dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """Memory of this thread for a block; what stood in it is gone."""
-    count = int(np.prod(shape))
-    if count > _BLOCK:
-        return np.empty(shape, dtype)
-    kept: dict[str, NDArray[Any]] = _SCRATCH.__dict__
-    if dtype.str not in kept:
-        kept[dtype.str] = np.empty(_BLOCK, dtype)
-    return kept[dtype.str][:count].reshape(shape)
 
 
 def to_stored(values: NDArray[Any]) -> tuple[NDArray[Any], int]:

@@ -207,7 +207,7 @@ def test_dims(shape, ctypes, dims, tmp_path):
 
 @pytest.mark.parametrize("block", [7, 1000, 1 << 15])
 def test_rows_are_read_right_whatever_share_of_them_is_wanted(block, tmp_path, monkeypatch):
-    monkeypatch.setattr("streamgeo.fits_packing._BLOCK", block)  # several blocks in one window
+    monkeypatch.setattr("streamgeo.unpacking._BLOCK", block)  # several blocks in one window
     data = ramp(3, 41, 101, dtype="i4")
     scene = open_scene(write_fits(tmp_path / "a.fits", fits.PrimaryHDU(data)), raw=True)
     for width in (1, 25, 26, 100, 101):

@@ -110,6 +110,7 @@ def test_a_fletcher32_of_old_files_is_taken(tmp_path):
     swapped = (right & 0x00FF00FF) << 8 | (right >> 8) & 0x00FF00FF
     pipeline = Pipeline([Filter(3, ())])
     for checksum in (right, swapped):
-        assert pipeline.decode(data + checksum.to_bytes(4, "little"), 0, 400).tobytes() == data
+        stored = np.frombuffer(data + checksum.to_bytes(4, "little"), np.uint8)
+        assert pipeline.decode(stored, 0, 400).tobytes() == data
     with pytest.raises(Damaged, match="the checksum is"):
-        pipeline.decode(data + (right ^ 1).to_bytes(4, "little"), 0, 400)
+        pipeline.decode(np.frombuffer(data + (right ^ 1).to_bytes(4, "little"), np.uint8), 0, 400)

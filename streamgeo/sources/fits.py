@@ -217,7 +217,7 @@ class FitsScene(Scene):
         box = tuple((window[dim].start, window[dim].stop) for dim in self._images[0].dims)
         numbers = range(len(self._images))[window["hdu"]] if self._stacked else (0,)
         tiled = [n for n in numbers if self._maps[n] is None and CACHE.holds(self._layout_key(n))]
-        missing = [self._chunks(number).foresee(box, self._put_of(number)) for number in tiled]
+        missing = [self._chunks(number).foresee(box) for number in tiled]
         return any(missing)
 
     @cached_property

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from streamgeo.chunked import Array, At, Box, Chunked, Slices
 from streamgeo.errors import OpenError
 from streamgeo.fits_packing import DTYPES
-from streamgeo.slots import scratch
+from streamgeo.slots import SLOTS, scratch
 from streamgeo.sources.fits_codecs import (
     BLOCKS,
     CODECS,
@@ -101,7 +101,7 @@ class FitsTiles(Chunked):
 
     def decode(self, at: At) -> Array:
         """The pixels of one group of tiles; see :meth:`Chunked.decode`."""
-        return self._tiles(self._ranges(at))
+        return self._tiles(self._ranges(at), SLOTS.empty)
 
     def place(self, at: At) -> tuple[int, int] | None:
         """Where the bytes of a group lie; see :meth:`Chunked.place`."""
@@ -119,19 +119,19 @@ class FitsTiles(Chunked):
             slice(low - first * size, high - first * size)
             for (low, high), (first, _), size in zip(box, ranges, self._stored.tile)
         )
-        return self._tiles(ranges)[cut]
+        return self._tiles(ranges, np.empty)[cut]
 
-    def _tiles(self, ranges: Ranges) -> Array:
-        """The pixels of the tiles whose numbers lie in these ranges, in scratch memory."""
+    def _tiles(self, ranges: Ranges, room: Callable[..., Array]) -> Array:
+        """The pixels of the tiles whose numbers lie in these ranges, in memory from ``room(shape, dtype)``."""
         stored = self._stored
         numbers = [range(low, min(high, count)) for (low, high), count in zip(ranges, stored.tiles)]
-        shape = [
+        shape = tuple(
             min(part.stop * size, n) - part.start * size
             for part, size, n in zip(numbers, stored.tile, stored.shape)
-        ]
+        )
         rows = self._rows(ranges)
         low, data = self._bytes(rows)
-        out = scratch("decoded", math.prod(shape) * stored.dtype.itemsize).view(stored.dtype).reshape(shape)
+        out = room(shape, stored.dtype)
         if self._in_a_row(out, rows, low, data):
             return out
         steps = ([slice(i * n, i * n + n) for i in range(len(part))] for part, n in zip(numbers, stored.tile))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from streamgeo.chunked import At
 from streamgeo.errors import OpenError
 from streamgeo.grid import Grid
+from streamgeo.kernels import cast
 from streamgeo.scene import Array, Scene
 from streamgeo.sources.geotiff_chunks import Stored, TiffChunks, boxes, layout
 from streamgeo.sources.geotiff_headers import About, about, chosen, dataset, is_int, template
@@ -270,6 +271,9 @@ class _Masking:
     nodata: float
 
     def __call__(self, out: Array, values: Array) -> None:
+        if values.dtype.kind in "iu" and values.itemsize <= 2 and values.dtype.isnative:
+            cast(out, values, int(self.nodata))
+            return
         np.copyto(out, values, casting="unsafe")
         missing = values == self.nodata
         if missing.any():

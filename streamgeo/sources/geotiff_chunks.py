@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from streamgeo.chunked import At, Chunked
 from streamgeo.errors import OpenError
-from streamgeo.slots import scratch
+from streamgeo.kernels import planes
+from streamgeo.slots import SLOTS, scratch
 from streamgeo.sources.layouts import Bytes, Identity, Mapped, Uncovered, read_at
 
 Array = NDArray[Any]
@@ -110,7 +111,9 @@ class TiffChunks(Chunked):
             pixels = self._pixels(self._bytes(offset, size), full)
         except (Damaged, ValueError, RuntimeError, TypeError, MemoryError) as error:  # codecs have their own
             return self._by_library(at, error)
-        return pixels.transpose(2, 0, 1)
+        out = SLOTS.empty((full[2], *full[:2]), self.dtype)
+        planes(out, pixels, self._stored.predictor == 2)
+        return out
 
     def _missing(self, at: At, shape: tuple[int, int, int]) -> Array:
         fills = self._stored.fills[at[0] :][: shape[0]]
@@ -149,7 +152,7 @@ class TiffChunks(Chunked):
         return data
 
     def _pixels(self, data: Bytes, shape: tuple[int, int, int]) -> Array:
-        """Decoded values as ``(y, x, band)``, in native byte order; in scratch memory."""
+        """Decoded values as ``(y, x, band)``, in native byte order; in scratch memory, and differences as they are."""
         import imagecodecs
 
         stored = self._stored
@@ -168,11 +171,7 @@ class TiffChunks(Chunked):
             out: Array = scratch("values", count).view(stored.dtype).reshape(shape)
             imagecodecs.floatpred_decode(values, axis=1, out=out)
             return out.astype(self.dtype, copy=False)
-        values = np.frombuffer(raw, stored.dtype).reshape(shape).astype(self.dtype, copy=False)
-        if stored.predictor == 2:
-            bits = values.view(f"u{values.dtype.itemsize}")  # differences are modulo two to this power
-            imagecodecs.delta_decode(bits, axis=1, out=bits)
-        return values
+        return np.frombuffer(raw, stored.dtype).reshape(shape).astype(self.dtype, copy=False)
 
 
 def _image(codec: str, data: Any, shape: tuple[int, int, int], stored: Stored) -> Array:

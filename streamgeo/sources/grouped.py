@@ -114,8 +114,8 @@ class GroupedScene(Scene):
         """Have the chunks of a window fetched, where it is known by now where they lie."""
         box = tuple((window[dim].start, window[dim].stop) for dim in self._inner)
         numbers = range(len(self._targets))[window[self._stack]] if self._stack else (0,)
-        found = [(self._layouts.get(i), self._put_of(i)) for i in numbers]
-        missing = [layout.foresee(box, put) for layout, put in found if isinstance(layout, Chunked)]
+        found = [self._layouts.get(i) for i in numbers]
+        missing = [layout.foresee(box) for layout in found if isinstance(layout, Chunked)]
         return any(missing)
 
     @cached_property

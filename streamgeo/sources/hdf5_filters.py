@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from streamgeo.slots import scratch
+from streamgeo.kernels import unshuffle
+from streamgeo.slots import SLOTS, scratch
 from streamgeo.sources.layouts import Bytes, Uncovered
 
 DEFLATE, SHUFFLE, FLETCHER32, SZIP, BZIP2 = 1, 2, 3, 4, 307
@@ -22,6 +24,10 @@ _NAMES = {DEFLATE: "deflate", SHUFFLE: "shuffle", FLETCHER32: "fletcher32", SZIP
 # How many times smaller a chunk can become at most, where the format sets a bound.
 _RATIO = {DEFLATE: 1100, LZF: 100, LZ4: 260}
 _VALUES = {SHUFFLE: 1, SZIP: 4, BITSHUFFLE: 3}  # client data that cannot be done without
+
+
+Room = Callable[[int], Bytes]  # memory for so many bytes
+Decoder = Callable[[Bytes, int, tuple[int, ...], Room], Bytes]
 
 
 class Damaged(Exception):
@@ -76,18 +82,20 @@ class Pipeline:
         """Whether it would fail on bytes that no filter was applied to."""
         return not all(one.keeps_size for one in self.filters)
 
-    def decode(self, data: bytes | Bytes, mask: int, size: int) -> Bytes:
-        """The ``size`` bytes of a chunk, in scratch memory; bits of ``mask`` say which filters were left out for it.
+    def decode(self, data: Bytes, mask: int, size: int) -> Bytes:
+        """The ``size`` bytes of a chunk, to be kept; bits of ``mask`` say which filters were left out for it.
 
         Raises:
             Damaged: when a filter fails, or the number of bytes is another.
         """
         applied = [one for i, one in enumerate(self.filters) if not mask >> i & 1]
-        value: bytes | Bytes = data
+        value, kept = data, False
         for i in reversed(range(len(applied))):
             before = size + 4 * sum(one.code == FLETCHER32 for one in applied[:i])
+            kept = i == 0 and applied[0].code != FLETCHER32
+            room = _kept if kept else partial(scratch, f"before filter {i}")
             try:
-                value = _undo(applied[i], value, before)
+                value = _undo(applied[i], value, before, room)
             except (Damaged, MemoryError):
                 raise
             except Exception as error:  # each codec of imagecodecs has an error of its own
@@ -95,26 +103,33 @@ class Pipeline:
         if len(value) != size:
             kind = Short if len(value) < size else Damaged
             raise kind(f"it holds {len(value)} bytes of {size}")
-        return np.frombuffer(value, np.uint8)
+        if not kept:
+            np.copyto(out := _kept(size), value)
+            return out
+        return value
 
 
-def _undo(one: Filter, data: bytes | Bytes, size: int) -> bytes | Bytes:
+def _kept(size: int) -> Bytes:
+    return SLOTS.empty((size,), np.dtype(np.uint8))
+
+
+def _undo(one: Filter, data: Bytes, size: int, room: Room) -> Bytes:
     ratio = _RATIO.get(one.code)
     if ratio is not None and size > ratio * len(data) + 4096:
         raise Damaged(f"{len(data)} bytes of {one.name} cannot hold {size}")
-    return _DECODERS[one.code](data, size, one.values)
+    return _DECODERS[one.code](data, size, one.values, room)
 
 
 # -- each filter -----------------------------------------------------------------------------------------
 
 
-def _exact(name: str, **options: Any) -> Callable[[bytes | Bytes, int, tuple[int, ...]], Bytes]:
+def _exact(name: str, **options: Any) -> Decoder:
     """A decoder of imagecodecs that is given exactly the memory that the result must fill."""
 
-    def decode(data: bytes | Bytes, size: int, values: tuple[int, ...]) -> Bytes:
+    def decode(data: Bytes, size: int, values: tuple[int, ...], room: Room) -> Bytes:
         import imagecodecs
 
-        out = scratch(name, size)
+        out = room(size)
         got = getattr(imagecodecs, name)(data, out=out, **options)
         return _full(out, len(got))
 
@@ -127,38 +142,24 @@ def _full(out: Bytes, filled: int) -> Bytes:
     return out
 
 
-def _unshuffle(data: bytes | Bytes, size: int, values: tuple[int, ...]) -> bytes | Bytes:
+def _unshuffle(data: Bytes, size: int, values: tuple[int, ...], room: Room) -> Bytes:
     """Bytes of numbers that were sorted by their place in the number; a remainder was left as it is."""
     width, total = values[0], len(data)
-    count = total // width if width else 0
-    if width <= 1 or count <= 1:
-        return data
-    flat = np.frombuffer(data, np.uint8)
-    planes = flat[: count * width].reshape(width, count)
-    out = scratch("unshuffled", total)
-    numbers = out[: count * width]
-    if width in (2, 4) and _LITTLE:  # shifting whole numbers is several times faster than placing bytes
-        whole = numbers.view(f"<u{width}")
-        np.left_shift(planes[-1], whole.dtype.type(8), out=whole)
-        for plane in planes[-2:0:-1]:
-            np.bitwise_or(whole, plane, out=whole)
-            np.left_shift(whole, 8, out=whole)
-        np.bitwise_or(whole, planes[0], out=whole)
-    else:
-        placed = numbers.reshape(count, width)
-        for i, plane in enumerate(planes):
-            placed[:, i] = plane
-    out[count * width :] = flat[count * width :]
+    whole = total - total % width if width else 0
+    out = room(total)
+    if width <= 1:
+        whole = 0
+    unshuffle(out[:whole], data[:whole], width)
+    out[whole:] = data[whole:]
     return out
 
 
-def _check_fletcher32(data: bytes | Bytes, size: int, values: tuple[int, ...]) -> Bytes:
+def _check_fletcher32(data: Bytes, size: int, values: tuple[int, ...], room: Room) -> Bytes:
     import imagecodecs
 
-    body = np.frombuffer(data, np.uint8)
-    if len(body) < 4:
+    if len(data) < 4:
         raise Short("fletcher32: the checksum is missing")
-    body, stored = body[:-4], int.from_bytes(body[-4:].tobytes(), "little")
+    body, stored = data[:-4], int.from_bytes(data[-4:].tobytes(), "little")
     if len(body) == 0:
         raise Short("fletcher32: nothing but a checksum")
     found = int(imagecodecs.h5checksum_fletcher32(cast(Any, body)))
@@ -169,7 +170,7 @@ def _check_fletcher32(data: bytes | Bytes, size: int, values: tuple[int, ...]) -
     return body
 
 
-def _bitshuffle(data: bytes | Bytes, size: int, values: tuple[int, ...]) -> Bytes:
+def _bitshuffle(data: Bytes, size: int, values: tuple[int, ...], room: Room) -> Bytes:
     """Bits of numbers sorted by their place, block by block; each block may be compressed.
 
     Compressed, there stand before the blocks the size of all and of a block, and before each block its
@@ -190,10 +191,10 @@ def _bitshuffle(data: bytes | Bytes, size: int, values: tuple[int, ...]) -> Byte
         block, data = block_bytes // width, _blocks(memoryview(data), size, width, block_bytes, kind)
     if len(data) != size:
         raise Damaged(f"it holds {len(data)} bytes of {size}")
-    out = np.empty(size, np.uint8)
-    unshuffle: Any = imagecodecs.bitshuffle_decode
+    out = room(size)
+    decode: Any = imagecodecs.bitshuffle_decode
     # Of an array it would take the size of a number, which is one byte here.
-    got = unshuffle(memoryview(data), itemsize=width, blocksize=block, out=out)
+    got = decode(memoryview(data), itemsize=width, blocksize=block, out=out)
     return _full(out, len(got))
 
 
@@ -225,7 +226,7 @@ def _compressor(values: tuple[int, ...]) -> str:
     return {2: "lz4", 3: "zstd"}.get(values[4] if len(values) > 4 else 0, "")
 
 
-def _szip(data: bytes | Bytes, size: int, values: tuple[int, ...]) -> Bytes:
+def _szip(data: Bytes, size: int, values: tuple[int, ...], room: Room) -> Bytes:
     import imagecodecs
 
     mask, per_block, bits, per_line = values[:4]
@@ -234,13 +235,12 @@ def _szip(data: bytes | Bytes, size: int, values: tuple[int, ...]) -> Bytes:
         raise Damaged(f"szip: it says {says} bytes, and {size} are wanted")
     decode: Any = imagecodecs.szip_decode
     options = {"pixels_per_block": per_block, "bits_per_pixel": bits, "pixels_per_scanline": per_line}
-    out = np.empty(size, np.uint8)
+    out = room(size)
     got = decode(data, options_mask=mask, header=True, out=out, **options)
     return _full(out, len(got))
 
 
-_LITTLE = np.dtype("<i2").isnative
-_DECODERS: dict[int, Callable[[bytes | Bytes, int, tuple[int, ...]], bytes | Bytes]] = {
+_DECODERS: dict[int, Decoder] = {
     DEFLATE: _exact("deflate_decode"),
     SHUFFLE: _unshuffle,
     FLETCHER32: _check_fletcher32,

@@ -1,0 +1,362 @@
+/* Inner loops that no library has a single call for. Each runs without the interpreter's lock from its first value
+   to its last: what numpy needs several calls for takes several times as long, and threads wait for one another
+   between two calls.
+
+   Arrays come in by the buffer protocol. Every function checks what it is given, so that no call reaches beyond an
+   array; what the values mean is the business of kernels.py, which also does the same by numpy.
+
+   Shuffle: HDF5 specification, "Shuffle Filter". Differences: TIFF 6.0, section 14. */
+
+#define Py_LIMITED_API 0x030B0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <math.h>
+#include <stdint.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define MOST_DIMS 16
+typedef Py_ssize_t Size;
+
+/* -- what is given -------------------------------------------------------------------------------------------- */
+
+static int fail(const char *what)
+{
+    PyErr_SetString(PyExc_ValueError, what);
+    return 0;
+}
+
+/* One array in memory, writable if so wanted; released by the caller. */
+static int take(PyObject *object, Py_buffer *view, int flags)
+{
+    if (PyObject_GetBuffer(object, view, flags) < 0)
+        return 0;
+    if (view->ndim > MOST_DIMS) {
+        PyBuffer_Release(view);
+        return fail("too many dims");
+    }
+    return 1;
+}
+
+#define FLAT PyBUF_C_CONTIGUOUS
+#define SPREAD PyBUF_STRIDES
+
+/* -- all elements of two arrays of one shape, row by row --------------------------------------------------------- */
+
+typedef struct {
+    int ndim;
+    Size shape[MOST_DIMS], out[MOST_DIMS], in[MOST_DIMS]; /* sizes, and strides of both */
+} Pair;
+
+/* Axes of size 1 go, and axes that follow one another without a gap in both arrays become one. */
+static int pair(const Py_buffer *out, const Py_buffer *in, Pair *both)
+{
+    if (out->ndim != in->ndim)
+        return fail("the arrays have different numbers of dims");
+    both->ndim = 0;
+    for (int axis = 0; axis < out->ndim; axis++) {
+        Size size = out->shape[axis];
+        if (size != in->shape[axis])
+            return fail("the arrays have different shapes");
+        if (size == 1)
+            continue;
+        int last = both->ndim - 1;
+        if (last >= 0 && both->out[last] == size * out->strides[axis] && both->in[last] == size * in->strides[axis]) {
+            both->shape[last] *= size;
+            both->out[last] = out->strides[axis];
+            both->in[last] = in->strides[axis];
+        } else {
+            last = both->ndim++;
+            both->shape[last] = size;
+            both->out[last] = out->strides[axis];
+            both->in[last] = in->strides[axis];
+        }
+    }
+    if (!both->ndim) {
+        both->shape[0] = 1;
+        both->out[0] = out->itemsize;
+        both->in[0] = in->itemsize;
+        both->ndim = 1;
+    }
+    return 1;
+}
+
+typedef void (*Row)(char *out, Size out_step, const char *in, Size in_step, Size count, const void *with);
+
+static void each_row(Row row, const Pair *both, char *out, const char *in, const void *with)
+{
+    Size at[MOST_DIMS] = {0};
+    int last = both->ndim - 1;
+    for (int axis = 0; axis <= last; axis++)
+        if (!both->shape[axis])
+            return;
+    for (;;) {
+        row(out, both->out[last], in, both->in[last], both->shape[last], with);
+        int axis = last - 1;
+        for (; axis >= 0; axis--) {
+            out += both->out[axis];
+            in += both->in[axis];
+            if (++at[axis] < both->shape[axis])
+                break;
+            out -= at[axis] * both->out[axis];
+            in -= at[axis] * both->in[axis];
+            at[axis] = 0;
+        }
+        if (axis < 0)
+            return;
+    }
+}
+
+/* -- look_up: every stored integer of 8 or 16 bits becomes what a table has for its bits ------------------------- */
+
+#define LOOK_UP(name, type)                                                                                     \
+    static void name(char *out, Size to, const char *in, Size from, Size count, const void *with)               \
+    {                                                                                                           \
+        const float *table = with;                                                                              \
+        if (to == sizeof(float) && from == sizeof(type)) {                                                      \
+            float *restrict values = (float *)out;                                                              \
+            const type *restrict stored = (const type *)in;                                                     \
+            for (Size i = 0; i < count; i++)                                                                    \
+                values[i] = table[stored[i]];                                                                   \
+        } else                                                                                                  \
+            for (Size i = 0; i < count; i++)                                                                    \
+                *(float *)(out + i * to) = table[*(const type *)(in + i * from)];                               \
+    }
+LOOK_UP(look_up_8, uint8_t)
+LOOK_UP(look_up_16, uint16_t)
+
+/* -- cast: integers become floats, and one of them NaN ----------------------------------------------------------- */
+
+#define CAST(name, type)                                                                                        \
+    static void name(char *out, Size to, const char *in, Size from, Size count, const void *with)               \
+    {                                                                                                           \
+        const int32_t missing = *(const int32_t *)with;                                                         \
+        if (to == sizeof(float) && from == sizeof(type)) {                                                      \
+            float *restrict values = (float *)out;                                                              \
+            const type *restrict stored = (const type *)in;                                                     \
+            for (Size i = 0; i < count; i++)                                                                    \
+                values[i] = stored[i] == missing ? NAN : (float)stored[i];                                      \
+        } else                                                                                                  \
+            for (Size i = 0; i < count; i++) {                                                                  \
+                type value = *(const type *)(in + i * from);                                                    \
+                *(float *)(out + i * to) = value == missing ? NAN : (float)value;                               \
+            }                                                                                                   \
+    }
+CAST(cast_u8, uint8_t)
+CAST(cast_i8, int8_t)
+CAST(cast_u16, uint16_t)
+CAST(cast_i16, int16_t)
+
+static int aligned(const Py_buffer *view)
+{
+    uintptr_t all = view->len ? (uintptr_t)view->buf : 0;
+    for (int axis = 0; view->len && axis < view->ndim; axis++)
+        all |= view->shape[axis] > 1 ? (uintptr_t)view->strides[axis] : 0;
+    return all % (uintptr_t)view->itemsize == 0;
+}
+
+static PyObject *by_rows(PyObject *first, PyObject *second, Row narrow, Row wide, const void *with)
+{
+    Py_buffer out, in;
+    Pair both;
+    int good = 0;
+    if (!take(first, &out, SPREAD | PyBUF_WRITABLE))
+        return NULL;
+    if (!take(second, &in, SPREAD)) {
+        PyBuffer_Release(&out);
+        return NULL;
+    }
+    if (out.itemsize != sizeof(float) || (in.itemsize != 1 && in.itemsize != 2))
+        fail("float32 of integers of 8 or 16 bits are wanted");
+    else if (!aligned(&out) || !aligned(&in))
+        fail("the arrays are not aligned");
+    else if (pair(&out, &in, &both)) {
+        Py_BEGIN_ALLOW_THREADS
+        each_row(in.itemsize == 1 ? narrow : wide, &both, out.buf, in.buf, with);
+        Py_END_ALLOW_THREADS
+        good = 1;
+    }
+    PyBuffer_Release(&in);
+    PyBuffer_Release(&out);
+    return good ? Py_NewRef(Py_None) : NULL;
+}
+
+static PyObject *look_up(PyObject *self, PyObject *args)
+{
+    PyObject *out, *stored, *known;
+    Py_buffer table, in;
+    if (!PyArg_ParseTuple(args, "OOO", &out, &stored, &known) || !take(stored, &in, SPREAD))
+        return NULL;
+    Size bits = 8 * in.itemsize;
+    PyBuffer_Release(&in);
+    if (!take(known, &table, FLAT))
+        return NULL;
+    PyObject *result = NULL;
+    if (bits > 16 || table.len != (Size)sizeof(float) << bits)
+        fail("a table has a float32 for each integer");
+    else
+        result = by_rows(out, stored, look_up_8, look_up_16, table.buf);
+    PyBuffer_Release(&table);
+    return result;
+}
+
+static PyObject *cast(PyObject *self, PyObject *args)
+{
+    PyObject *out, *stored;
+    int is_signed;
+    int missing; /* one that the integers cannot be: none is missing */
+    if (!PyArg_ParseTuple(args, "OOpi", &out, &stored, &is_signed, &missing))
+        return NULL;
+    int32_t with = missing;
+    return is_signed ? by_rows(out, stored, cast_i8, cast_i16, &with) : by_rows(out, stored, cast_u8, cast_u16, &with);
+}
+
+/* -- unshuffle: first bytes of all numbers, then second ones, ... become numbers --------------------------------- */
+
+static void together(uint8_t *restrict out, const uint8_t *restrict in, Size count, Size width)
+{
+    for (Size i = 0; i < count; i++)
+        for (Size byte = 0; byte < width; byte++)
+            out[i * width + byte] = in[byte * count + i];
+}
+
+static PyObject *unshuffle(PyObject *self, PyObject *args)
+{
+    PyObject *first, *second;
+    Py_buffer out, in;
+    Size width;
+    if (!PyArg_ParseTuple(args, "OOn", &first, &second, &width) || !take(first, &out, FLAT | PyBUF_WRITABLE))
+        return NULL;
+    if (!take(second, &in, FLAT)) {
+        PyBuffer_Release(&out);
+        return NULL;
+    }
+    int good = width > 0 && out.len == in.len && in.len % width == 0;
+    if (good) {
+        Size count = in.len / width;
+        Py_BEGIN_ALLOW_THREADS
+        switch (width) { /* of a known width it is done in wide registers */
+        case 2: together(out.buf, in.buf, count, 2); break;
+        case 4: together(out.buf, in.buf, count, 4); break;
+        case 8: together(out.buf, in.buf, count, 8); break;
+        default: together(out.buf, in.buf, count, width);
+        }
+        Py_END_ALLOW_THREADS
+    } else
+        fail("as many bytes are wanted as are given, and whole numbers");
+    PyBuffer_Release(&in);
+    PyBuffer_Release(&out);
+    return good ? Py_NewRef(Py_None) : NULL;
+}
+
+/* -- planes: pixels with their bands side by side become a plane for each band; differences are summed up -------- */
+
+#define PLANES(name, type)                                                                                      \
+    INLINE void name##_of(type *restrict out, type *restrict in, Size rows, Size cols, Size bands, int sum) \
+    {                                                                                                           \
+        for (Size y = 0; y < rows; y++) {                                                                       \
+            type *restrict row = in + y * cols * bands;                                                         \
+            if (sum)                                                                                            \
+                for (Size i = bands; i < cols * bands; i++)                                                     \
+                    row[i] = (type)(row[i] + row[i - bands]);                                                   \
+            type *restrict planes = out + y * cols;                                                             \
+            for (Size x = 0; x < cols; x++)                                                                     \
+                for (Size band = 0; band < bands; band++)                                                       \
+                    planes[band * rows * cols + x] = row[x * bands + band];                                     \
+        }                                                                                                       \
+    }                                                                                                           \
+    static void name(void *out, void *in, Size rows, Size cols, Size bands, int sum)                            \
+    {                                                                                                           \
+        switch (bands) { /* of known numbers it is done in wide registers */                                    \
+        case 1: name##_of(out, in, rows, cols, 1, sum); break;                                                  \
+        case 3: name##_of(out, in, rows, cols, 3, sum); break;                                                  \
+        case 4: name##_of(out, in, rows, cols, 4, sum); break;                                                  \
+        default: name##_of(out, in, rows, cols, bands, sum);                                                    \
+        }                                                                                                       \
+    }
+PLANES(planes_8, uint8_t)
+PLANES(planes_16, uint16_t)
+PLANES(planes_32, uint32_t)
+PLANES(planes_64, uint64_t)
+
+static PyObject *planes(PyObject *self, PyObject *args)
+{
+    PyObject *first, *second;
+    Py_buffer out, in;
+    int sum;
+    if (!PyArg_ParseTuple(args, "OOp", &first, &second, &sum) || !take(first, &out, FLAT | PyBUF_WRITABLE))
+        return NULL;
+    if (!take(second, &in, FLAT | PyBUF_WRITABLE)) {
+        PyBuffer_Release(&out);
+        return NULL;
+    }
+    int good = in.ndim == 3 && out.ndim == 3 && out.itemsize == in.itemsize && out.shape[0] == in.shape[2] &&
+               out.shape[1] == in.shape[0] && out.shape[2] == in.shape[1] && aligned(&out) && aligned(&in);
+    void (*run)(void *, void *, Size, Size, Size, int) = in.itemsize == 1   ? planes_8
+                                                         : in.itemsize == 2 ? planes_16
+                                                         : in.itemsize == 4 ? planes_32
+                                                         : in.itemsize == 8 ? planes_64
+                                                                            : NULL;
+    good = good && run;
+    if (good) {
+        Size rows = in.shape[0], cols = in.shape[1], bands = in.shape[2];
+        Py_BEGIN_ALLOW_THREADS
+        if (rows && cols && bands)
+            run(out.buf, in.buf, rows, cols, bands, sum);
+        Py_END_ALLOW_THREADS
+    } else
+        fail("(band, y, x) of (y, x, band) are wanted");
+    PyBuffer_Release(&in);
+    PyBuffer_Release(&out);
+    return good ? Py_NewRef(Py_None) : NULL;
+}
+
+/* -- rice: tiles of as many pixels each, see _rice.c ---------------------------------------------------------------- */
+
+Size rice_tiles(char *out, Size itemsize, Size tiles, Size count, const uint8_t *data, Size length,
+                const int64_t *starts, const int64_t *sizes, Size block);
+
+static PyObject *rice(PyObject *self, PyObject *args)
+{
+    PyObject *objects[4];
+    Py_buffer views[4]; /* out, data, starts, sizes */
+    Size block, found = -1;
+    int held = 0;
+    if (!PyArg_ParseTuple(args, "OOOOn", objects, objects + 1, objects + 2, objects + 3, &block))
+        return NULL;
+    while (held < 4 && take(objects[held], views + held, held ? FLAT : FLAT | PyBUF_WRITABLE))
+        held++;
+    if (held == 4) {
+        const Py_buffer *out = views, *starts = views + 2, *sizes = views + 3;
+        if (out->ndim != 2 || (out->itemsize != 1 && out->itemsize != 2 && out->itemsize != 4) || block < 1 ||
+            starts->itemsize != 8 || sizes->itemsize != 8 || starts->len != 8 * out->shape[0] ||
+            sizes->len != starts->len || !aligned(out) || !aligned(starts) || !aligned(sizes))
+            fail("(tiles, pixels) of 8, 16 or 32 bits are wanted, and int64 for each tile");
+        else {
+            Py_BEGIN_ALLOW_THREADS
+            found = rice_tiles(out->buf, out->itemsize, out->shape[0], out->shape[1], views[1].buf, views[1].len,
+                               starts->buf, sizes->buf, block);
+            Py_END_ALLOW_THREADS
+        }
+    }
+    while (held)
+        PyBuffer_Release(views + --held);
+    return found < 0 ? NULL : PyLong_FromSsize_t(found);
+}
+
+/* -- the module --------------------------------------------------------------------------------------------------- */
+
+static PyMethodDef functions[] = {
+    {"look_up", look_up, METH_VARARGS, "look_up(out, stored, table): out[i] = table[bits of stored[i]]"},
+    {"cast", cast, METH_VARARGS, "cast(out, stored, signed, missing): out[i] = stored[i], NaN where it is missing"},
+    {"unshuffle", unshuffle, METH_VARARGS, "unshuffle(out, data, width): bytes of numbers that were sorted by place"},
+    {"planes", planes, METH_VARARGS, "planes(out, pixels, sum): (band, y, x) of (y, x, band), which it may change"},
+    {"rice", rice, METH_VARARGS, "rice(out, data, starts, sizes, block): how many tiles were sound, from the first on"},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_kernels", NULL, 0, functions, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__kernels(void)
+{
+    return PyModuleDef_Init(&module);
+}

@@ -1,0 +1,93 @@
+"""Inner loops in C, and the same by numpy where streamgeo was installed without a compiler.
+
+Both give the same bits. What is compiled takes a value once, and the interpreter's lock once: numpy needs several
+calls for each, and threads wait for one another between two of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+try:
+    compiled: Any = import_module("streamgeo._kernels")
+except ImportError:
+    compiled = None
+
+Array = NDArray[Any]
+Bytes = NDArray[np.uint8]
+MISSING = "inner loops: numpy, since streamgeo was installed without a C compiler; install one, then streamgeo again"
+
+
+def look_up(out: NDArray[np.float32], stored: Array, table: NDArray[np.float32]) -> None:
+    """Fill ``out`` with what ``table`` has for the bits of each integer of 8 or 16 bits.
+
+    >>> out = np.empty(2, np.float32)
+    >>> look_up(out, np.array([3, 255], np.uint8), np.arange(256, dtype=np.float32) / 2)
+    >>> out.tolist()
+    [1.5, 127.5]
+    """
+    if compiled and stored.flags.aligned and out.flags.aligned:
+        compiled.look_up(out, stored, table)
+    else:
+        out[...] = table[stored.view(f"=u{stored.itemsize}")]
+
+
+def cast(out: NDArray[np.float32], stored: Array, missing: int) -> None:
+    """Fill ``out`` with integers of 8 or 16 bits in native byte order, NaN where they are ``missing``.
+
+    >>> out = np.empty(2, np.float32)
+    >>> cast(out, np.array([3, -1], np.int16), -1)
+    >>> out.tolist()
+    [3.0, nan]
+    """
+    if compiled and stored.flags.aligned and out.flags.aligned:
+        compiled.cast(out, stored, stored.dtype.kind == "i", missing)
+    else:
+        np.copyto(out, stored)
+        np.copyto(out, np.float32(np.nan), where=stored == missing)
+
+
+def unshuffle(out: Bytes, data: Bytes, width: int) -> None:
+    """Fill ``out`` with numbers of ``width`` bytes, of which ``data`` has all first bytes, then all second ones, ...
+
+    >>> out = np.empty(6, np.uint8)
+    >>> unshuffle(out, np.array([1, 2, 3, 10, 20, 30], np.uint8), 2)
+    >>> out.tolist()
+    [1, 10, 2, 20, 3, 30]
+    """
+    if compiled:
+        compiled.unshuffle(out, data, width)
+        return
+    planes = data.reshape(width, -1)
+    if width in (2, 4) and sys.byteorder == "little":  # shifting whole numbers is quicker than placing bytes
+        numbers = out.view(f"u{width}")
+        np.copyto(numbers, planes[-1])
+        for plane in planes[-2::-1]:
+            np.left_shift(numbers, 8, out=numbers)
+            np.bitwise_or(numbers, plane, out=numbers)
+    else:
+        out.reshape(-1, width).T[...] = planes
+
+
+def planes(out: Array, pixels: Array, differences: bool) -> None:
+    """Fill ``out``, (band, y, x), with ``pixels``, (y, x, band), which may change.
+
+    ``differences`` says that each pixel is stored less the one before it in its row, by its bits.
+
+    >>> out = np.empty((1, 1, 3), np.uint8)
+    >>> planes(out, np.array([[[9], [1], [255]]], np.uint8), True)
+    >>> out.tolist()
+    [[[9, 10, 9]]]
+    """
+    bits = f"u{pixels.itemsize}"
+    if compiled and pixels.itemsize <= 8 and pixels.flags.carray and out.flags.carray:
+        compiled.planes(out.view(bits), pixels.view(bits), differences)
+        return
+    if differences:
+        pixels = np.cumsum(pixels.view(bits), axis=1, dtype=bits).view(pixels.dtype)
+    np.copyto(out, pixels.transpose(2, 0, 1))

@@ -1,0 +1,94 @@
+"""From stored numbers to physical ones: block by block, or by a table where there are few different ones."""
+
+from __future__ import annotations
+
+import math
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgeo.kernels import look_up
+
+Array = NDArray[Any]
+_BLOCK = 1 << 16  # numbers unpacked at a time: what lies between stored and physical stays in the L2 cache
+_MANY = 1 << 16  # numbers from which on a table of all that 16 bits can hold is worth its making
+_SCRATCH = threading.local()
+
+
+class Unpacking(ABC):
+    """A packing made ready to be called as ``unpacking(out, stored)``.
+
+    ``out`` is float32 of any strides and gets physical numbers, NaN where missing; ``stored`` may be in either byte
+    order. Unpackings of equal keys share their tables.
+
+    Attributes:
+        key: all that its results depend on.
+        plain: numbers stay what they are.
+        few: stored are integers of 16 bits or less: looking them up is quicker than computing again and again.
+    """
+
+    key: Hashable
+    plain: bool
+    few: bool
+    _seen = 0
+
+    @abstractmethod
+    def block(self, out: NDArray[np.float32], stored: Array) -> None:
+        """Work out a block of numbers."""
+
+    def __call__(self, out: NDArray[np.float32], stored: Array) -> None:
+        """Fill ``out`` with the physical numbers of ``stored``."""
+        if self.plain:
+            with np.errstate(all="ignore"):
+                np.copyto(out, stored, casting="unsafe")
+        elif self.few and self._many(stored.size):
+            look_up(out, stored, _table(self, stored.dtype))
+        else:
+            split(self.block, out, stored)
+
+    def _many(self, count: int) -> bool:
+        self._seen += count
+        return self._seen >= _MANY
+
+    def __eq__(self, other: object) -> bool:
+        return self.key == other.key if isinstance(other, Unpacking) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+@lru_cache(maxsize=64)
+def _table(unpacking: Unpacking, dtype: np.dtype[Any]) -> NDArray[np.float32]:
+    """What each integer becomes, by its bits as this machine reads them."""
+    every = np.arange(1 << 8 * dtype.itemsize, dtype=f"=u{dtype.itemsize}").view(dtype)
+    out = np.empty(every.shape, np.float32)
+    split(unpacking.block, out, every)
+    return out
+
+
+def split(block: Callable[[Array, Array], None], out: Array, stored: Array) -> None:
+    """Have ``block(out, stored)`` done for parts of no more numbers than a block has."""
+    if stored.size <= _BLOCK:
+        block(out, stored)
+        return
+    rows = _BLOCK * len(stored) // stored.size
+    if rows == 0:
+        for one, part in zip(out, stored):
+            split(block, one, part)
+        return
+    for start in range(0, len(stored), rows):
+        block(out[start : start + rows], stored[start : start + rows])
+
+
+def memory(use: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    """Memory of this thread for a block; what stood in it is gone."""
+    kept: dict[str, Array] = _SCRATCH.__dict__
+    key, count = f"{use} {dtype.str}", math.prod(shape)
+    if key not in kept or kept[key].size < count:
+        kept[key] = np.empty(max(_BLOCK, count), dtype)
+    return kept[key][:count].reshape(shape)

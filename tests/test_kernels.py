@@ -1,0 +1,292 @@
+"""The inner loops in C against numpy and astropy, over every shape, stride and width; and what they must refuse."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import streamgeo as sg
+from streamgeo import kernels
+from streamgeo.sources.fits_codecs import CODED, GUARD, Damaged, Decoder, Stored
+
+Array = Any
+compiled = kernels.compiled
+pytestmark = pytest.mark.skipif(compiled is None, reason="streamgeo was installed without a C compiler")
+SMALL = ["u1", "i1", "u2", "i2", "<i2", ">i2", ">u2"]
+
+
+def by_numpy(function: str, *arguments: Any) -> None:
+    """The same without what is compiled."""
+    kernels.compiled = None
+    try:
+        getattr(kernels, function)(*arguments)
+    finally:
+        kernels.compiled = compiled
+
+
+@st.composite
+def spread(draw: st.DrawFn, dtype: str, shape: tuple[int, ...]) -> Array:
+    """An array of this shape that lies in memory in any order, with gaps, backwards, or shifted by a byte."""
+    kind = np.dtype(dtype)
+    steps = [draw(st.sampled_from([1, 1, 2, 3, -1])) for _ in shape]
+    room = [size * abs(step) for size, step in zip(shape, steps)]
+    order = draw(st.permutations(range(len(shape))))
+    shift = draw(st.sampled_from([0, 0, 1]))
+    count = int(np.prod(room)) if room else 1
+    bytes_ = np.random.default_rng(draw(st.integers(0, 99))).integers(
+        0, 256, count * kind.itemsize + shift, np.uint8
+    )
+    whole = np.frombuffer(bytearray(bytes_), kind, count, shift).reshape([room[i] for i in order])
+    return whole.transpose(np.argsort(order))[(*(slice(None, None, step) for step in steps), ...)]
+
+
+shapes = st.lists(st.integers(0, 6), max_size=5).map(tuple)
+
+
+@given(st.data(), st.sampled_from(SMALL), shapes)
+@settings(deadline=None, max_examples=200)
+def test_look_up(data: st.DataObject, dtype: str, shape: tuple[int, ...]) -> None:
+    stored = data.draw(spread(dtype, shape))
+    first, second = data.draw(spread("f4", shape)), np.empty(shape, np.float32)
+    table = np.random.default_rng(1).permutation(1 << 8 * stored.itemsize).astype(np.float32)
+    kernels.look_up(first, stored, table)
+    by_numpy("look_up", second, stored, table)
+    assert np.array_equal(first, second)
+    assert np.array_equal(first, table[stored.view(f"=u{stored.itemsize}")])
+
+
+@given(st.data(), st.sampled_from(["u1", "i1", "u2", "i2"]), shapes, st.integers(-70_000, 70_000))
+@settings(deadline=None, max_examples=200)
+def test_cast(data: st.DataObject, dtype: str, shape: tuple[int, ...], missing: int) -> None:
+    stored = data.draw(spread(dtype, shape))
+    if stored.size and data.draw(st.booleans()):
+        missing = int(stored.flat[0])
+    first, second = data.draw(spread("f4", shape)), np.empty(shape, np.float32)
+    kernels.cast(first, stored, missing)
+    by_numpy("cast", second, stored, missing)
+    assert np.array_equal(first, second, equal_nan=True)
+    assert np.array_equal(np.isnan(first), stored == missing)
+
+
+@given(st.binary(max_size=600), st.integers(1, 17))
+def test_unshuffle(data: bytes, width: int) -> None:
+    numbers = np.frombuffer(data[: len(data) // width * width], np.uint8)
+    shuffled = np.ascontiguousarray(numbers.reshape(-1, width).T).ravel()
+    first, second = np.empty_like(numbers), np.empty_like(numbers)
+    kernels.unshuffle(first, shuffled, width)
+    by_numpy("unshuffle", second, shuffled, width)
+    assert first.tobytes() == second.tobytes() == numbers.tobytes()
+
+
+@given(
+    st.sampled_from(["u1", "i2", "u4", "f4", "i8", "f8", "c16"]),
+    st.tuples(st.integers(0, 5), st.integers(0, 40), st.integers(0, 9)),
+    st.booleans(),
+)
+@settings(deadline=None)
+def test_planes(dtype: str, shape: tuple[int, int, int], differences: bool) -> None:
+    if np.dtype(dtype).itemsize > 8 and differences:
+        return
+    bits = np.random.default_rng(0).integers(0, 256, (*shape, np.dtype(dtype).itemsize), np.uint8)
+    pixels = bits.view(dtype).reshape(shape)
+    first, second = (np.empty((shape[2], *shape[:2]), dtype) for _ in range(2))
+    kernels.planes(first, pixels.copy(), differences)
+    by_numpy("planes", second, pixels.copy(), differences)
+    assert first.tobytes() == second.tobytes()
+    if differences and pixels.size:
+        back = np.diff(first.view(f"u{pixels.itemsize}"), axis=2, prepend=np.zeros((), f"u{pixels.itemsize}"))
+        assert back.transpose(1, 2, 0).tobytes() == pixels.tobytes()
+
+
+def test_explain_says_when_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = sg.buffer_from_vector([{"x": 1}])
+    assert "compiler" not in chain.explain()
+    monkeypatch.setattr(kernels, "compiled", None)
+    assert chain.explain().endswith(kernels.MISSING)
+
+
+# -- Rice -----------------------------------------------------------------------------------------------
+
+
+def coded(values: Array, block: int) -> bytes:
+    from astropy.io.fits.hdu.compressed import _compression
+
+    return bytes(_compression.compress_rice_1_c(values.tobytes(), block, values.itemsize))
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> Array:
+    """Numbers as images have them: flat, noisy, with jumps, and wild, in turns of any length."""
+    dtype = draw(st.sampled_from(["u1", "i2", "i4"]))
+    rng = np.random.default_rng(draw(st.integers(0, 999)))
+    info = np.iinfo(dtype)
+    parts = []
+    for spread_bits, count in draw(
+        st.lists(st.tuples(st.integers(0, 32), st.integers(1, 80)), min_size=1, max_size=6)
+    ):
+        most = min(1 << spread_bits, info.max)
+        parts.append(
+            rng.integers(-most if info.min else 0, most, count, endpoint=True).clip(info.min, info.max)
+        )
+    return np.concatenate(parts).astype(dtype)
+
+
+def stored(values: Array, block: int) -> Stored:
+    return Stored((len(values),), (len(values),), "RICE_1", values.dtype, block, values.itemsize)
+
+
+def outcome(decoder: Decoder, raw: bytes, count: int) -> bytes | None:
+    """What comes out of a tile, where anything does."""
+    data = np.concatenate([np.frombuffer(raw, np.uint8), GUARD])
+    try:
+        return bytes(decoder(data[: len(raw)], CODED, (count,)).tobytes())
+    except Exception:
+        return None
+
+
+@given(rows(), st.sampled_from([1, 7, 16, 32]))
+@settings(deadline=None, max_examples=300)
+def test_rice_gives_what_was_coded(values: Array, block: int) -> None:
+    raw = coded(values, block)
+    assert outcome(Decoder(stored(values, block)), raw, len(values)) == values.tobytes()
+
+
+@given(rows(), st.sampled_from([1, 16, 32]), st.data())
+@settings(deadline=None, max_examples=600)
+def test_damaged_rice_is_what_astropy_makes_of_it_or_refused(
+    values: Array, block: int, data: st.DataObject
+) -> None:
+    raw = bytearray(coded(values, block))
+    for _ in range(data.draw(st.integers(0, 3))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    raw = raw[: data.draw(st.integers(0, len(raw)))]
+    decoder = Decoder(stored(values, block))
+    mine = outcome(decoder, bytes(raw), len(values))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("streamgeo.sources.fits_codecs.compiled", None)
+        theirs = outcome(decoder, bytes(raw), len(values))
+    assert mine is None or mine == theirs
+
+
+def test_rice_takes_all_tiles_and_names_the_first_that_is_damaged() -> None:
+    values = np.random.default_rng(0).integers(0, 300, (5, 64)).astype(np.int16)
+    parts = [coded(row, 32) for row in values]
+    sizes = np.array([len(part) for part in parts])
+    data = np.frombuffer(b"".join(parts), np.uint8)
+    starts = np.cumsum(sizes) - sizes
+    out = np.zeros_like(values)
+    assert compiled.rice(out, data, starts, sizes, 32) == 5
+    assert np.array_equal(out, values)
+    for places, lengths in (
+        (starts + 1000, sizes),
+        (starts - 1000, sizes),
+        (starts, sizes + 10**6),
+        (starts, -sizes),
+    ):
+        assert compiled.rice(out, data, places, lengths, 32) == 0
+    cut = sizes.copy()
+    cut[3] = 4
+    assert compiled.rice(out, data, starts, cut, 32) == 3
+    cut[3] = 9  # enough for pixels that are all alike
+    decoder = Decoder(Stored((5, 64), (1, 64), "RICE_1", np.dtype("i2"), 32, 2))
+    with pytest.raises(Damaged, match="tile 3 of 5"):
+        decoder.rice_tiles(data, starts, cut, out)
+
+
+# -- what is refused ----------------------------------------------------------------------------------------
+
+F4, U2 = np.empty((4, 3), np.float32), np.zeros((4, 3), np.uint16)
+WRONG = [
+    ("look_up", F4, U2, np.zeros(256, np.float32)),
+    ("look_up", F4, U2, np.zeros(65536, np.float64)),
+    ("look_up", F4, U2[:3], np.zeros(65536, np.float32)),
+    ("look_up", F4, U2[0], np.zeros(65536, np.float32)),
+    ("look_up", F4.astype("f8"), U2, np.zeros(65536, np.float32)),
+    ("look_up", F4, U2.astype("u4"), np.zeros(65536, np.float32)),
+    ("look_up", np.empty((1,) * 17, np.float32), np.zeros((1,) * 17, np.uint16), np.zeros(65536, np.float32)),
+    (
+        "look_up",
+        np.frombuffer(bytearray(49), np.float32, 12, 1).reshape(4, 3),
+        U2,
+        np.zeros(65536, np.float32),
+    ),
+    ("cast", F4, U2.astype("f4"), False, 0),
+    ("unshuffle", np.empty(6, np.uint8), np.empty(8, np.uint8), 2),
+    ("unshuffle", np.empty(7, np.uint8), np.empty(7, np.uint8), 2),
+    ("unshuffle", np.empty(8, np.uint8), np.empty(8, np.uint8), 0),
+    ("planes", np.empty((3, 2, 2), np.uint8), np.empty((2, 2, 4), np.uint8), True),
+    ("planes", np.empty((3, 2, 2), np.uint16), np.empty((2, 2, 3), np.uint8), True),
+    ("planes", np.empty((3, 2), np.uint8), np.empty((2, 3), np.uint8), True),
+    (
+        "rice",
+        np.empty((2, 2), np.int64),
+        np.empty(9, np.uint8),
+        np.zeros(2, np.int64),
+        np.zeros(2, np.int64),
+        32,
+    ),
+    (
+        "rice",
+        np.empty((2, 2), np.int16),
+        np.empty(9, np.uint8),
+        np.zeros(1, np.int64),
+        np.zeros(2, np.int64),
+        32,
+    ),
+    (
+        "rice",
+        np.empty((2, 2), np.int16),
+        np.empty(9, np.uint8),
+        np.zeros(2, np.int64),
+        np.zeros(2, np.int64),
+        0,
+    ),
+    ("rice", np.empty(4, np.int16), np.empty(9, np.uint8), np.zeros(4, np.int64), np.zeros(4, np.int64), 32),
+]
+
+
+@pytest.mark.parametrize("call", WRONG, ids=[f"{name}-{i}" for i, (name, *_) in enumerate(WRONG)])
+def test_what_does_not_fit_is_refused(call: tuple[Any, ...]) -> None:
+    name, *arguments = call
+    with pytest.raises(ValueError):
+        getattr(compiled, name)(*arguments)
+
+
+@pytest.mark.parametrize("name", ["look_up", "cast", "unshuffle", "planes", "rice"])
+def test_read_only_memory_and_what_is_no_array_are_refused(name: str) -> None:
+    arguments: dict[str, tuple[Any, ...]] = {
+        "look_up": (U2, np.zeros(65536, np.float32)),
+        "cast": (U2, False, 0),
+        "unshuffle": (np.empty(8, np.uint8), 2),
+        "planes": (np.empty((2, 2, 1), np.uint8), True),
+        "rice": (np.empty(9, np.uint8), np.zeros(2, np.int64), np.zeros(2, np.int64), 32),
+    }
+    locked = F4.copy()
+    locked.flags.writeable = False
+    for out in (locked, None, "text"):
+        with pytest.raises((ValueError, TypeError, BufferError)):
+            getattr(compiled, name)(out, *arguments[name])
+
+
+def test_other_threads_run_meanwhile() -> None:
+    """A thread that counts gets on while a long loop runs."""
+    stored, table = np.zeros(30_000_000, np.uint16), np.zeros(65536, np.float32)
+    out, counted, done = np.empty(stored.shape, np.float32), [0], threading.Event()
+
+    def count() -> None:
+        while not done.wait(0):
+            counted[0] += 1
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    before = counted[0]
+    compiled.look_up(out, stored, table)
+    after = counted[0]
+    done.set()
+    thread.join()
+    assert after > before
