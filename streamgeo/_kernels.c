@@ -124,27 +124,54 @@ static void each_row(Row row, const Pair *both, char *out, const char *in, const
 LOOK_UP(look_up_8, uint8_t)
 LOOK_UP(look_up_16, uint16_t)
 
-/* -- cast: integers become floats, and one of them NaN ----------------------------------------------------------- */
+/* -- linear: integers times a scale plus an offset, in float or in double; one of them is NaN -------------------- */
 
-#define CAST(name, type)                                                                                        \
+typedef struct {
+    int64_t missing; /* one that the integers cannot be: none is missing */
+    double scale, offset;
+} Line;
+
+#define LINEAR(name, type, real)                                                                                \
     static void name(char *out, Size to, const char *in, Size from, Size count, const void *with)               \
     {                                                                                                           \
-        const int32_t missing = *(const int32_t *)with;                                                         \
+        const Line *line = with;                                                                                \
+        const type missing = (type)line->missing;                                                               \
+        const int some = (int64_t)missing == line->missing;                                                     \
+        const real scale = (real)line->scale, offset = (real)line->offset;                                      \
         if (to == sizeof(float) && from == sizeof(type)) {                                                      \
             float *restrict values = (float *)out;                                                              \
             const type *restrict stored = (const type *)in;                                                     \
-            for (Size i = 0; i < count; i++)                                                                    \
-                values[i] = stored[i] == missing ? NAN : (float)stored[i];                                      \
+            if (some)                                                                                           \
+                for (Size i = 0; i < count; i++)                                                                \
+                    values[i] = stored[i] == missing ? NAN : (float)((real)stored[i] * scale + offset);         \
+            else                                                                                                \
+                for (Size i = 0; i < count; i++)                                                                \
+                    values[i] = (float)((real)stored[i] * scale + offset);                                      \
         } else                                                                                                  \
             for (Size i = 0; i < count; i++) {                                                                  \
                 type value = *(const type *)(in + i * from);                                                    \
-                *(float *)(out + i * to) = value == missing ? NAN : (float)value;                               \
+                *(float *)(out + i * to) = some && value == missing ? NAN : (float)((real)value * scale + offset); \
             }                                                                                                   \
     }
-CAST(cast_u8, uint8_t)
-CAST(cast_i8, int8_t)
-CAST(cast_u16, uint16_t)
-CAST(cast_i16, int16_t)
+#define LINEAR_OF(real)                                                                                         \
+    LINEAR(u8_by_##real, uint8_t, real)                                                                         \
+    LINEAR(i8_by_##real, int8_t, real)                                                                          \
+    LINEAR(u16_by_##real, uint16_t, real)                                                                       \
+    LINEAR(i16_by_##real, int16_t, real)                                                                        \
+    LINEAR(u32_by_##real, uint32_t, real)                                                                       \
+    LINEAR(i32_by_##real, int32_t, real)                                                                        \
+    static const Row linear_by_##real[2][3] = {{u8_by_##real, u16_by_##real, u32_by_##real},                    \
+                                               {i8_by_##real, i16_by_##real, i32_by_##real}};
+LINEAR_OF(float)
+LINEAR_OF(double)
+
+/* -- the calls of both --------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    Py_buffer out, in;
+    Pair both;
+    Row row;
+} Job;
 
 static int aligned(const Py_buffer *view)
 {
@@ -154,60 +181,84 @@ static int aligned(const Py_buffer *view)
     return all % (uintptr_t)view->itemsize == 0;
 }
 
-static PyObject *by_rows(PyObject *first, PyObject *second, Row narrow, Row wide, const void *with)
+/* One of the pairs; the caller releases what was taken. */
+static int begin(PyObject *pair_of, const Row rows[3], Job *job)
 {
-    Py_buffer out, in;
-    Pair both;
+    if (!PyTuple_Check(pair_of) || PyTuple_Size(pair_of) != 2)
+        return fail("pairs of arrays are wanted");
+    if (!take(PyTuple_GetItem(pair_of, 0), &job->out, SPREAD | PyBUF_WRITABLE))
+        return 0;
+    if (!take(PyTuple_GetItem(pair_of, 1), &job->in, SPREAD)) {
+        PyBuffer_Release(&job->out);
+        return 0;
+    }
+    Size width = job->in.itemsize;
+    job->row = width == 1 ? rows[0] : width == 2 ? rows[1] : width == 4 ? rows[2] : NULL;
     int good = 0;
-    if (!take(first, &out, SPREAD | PyBUF_WRITABLE))
-        return NULL;
-    if (!take(second, &in, SPREAD)) {
-        PyBuffer_Release(&out);
-        return NULL;
-    }
-    if (out.itemsize != sizeof(float) || (in.itemsize != 1 && in.itemsize != 2))
-        fail("float32 of integers of 8 or 16 bits are wanted");
-    else if (!aligned(&out) || !aligned(&in))
+    if (job->out.itemsize != sizeof(float) || !job->row)
+        fail("float32 of integers of another width are wanted");
+    else if (!aligned(&job->out) || !aligned(&job->in))
         fail("the arrays are not aligned");
-    else if (pair(&out, &in, &both)) {
-        Py_BEGIN_ALLOW_THREADS
-        each_row(in.itemsize == 1 ? narrow : wide, &both, out.buf, in.buf, with);
-        Py_END_ALLOW_THREADS
-        good = 1;
+    else
+        good = pair(&job->out, &job->in, &job->both);
+    if (!good) {
+        PyBuffer_Release(&job->in);
+        PyBuffer_Release(&job->out);
     }
-    PyBuffer_Release(&in);
-    PyBuffer_Release(&out);
-    return good ? Py_NewRef(Py_None) : NULL;
+    return good;
+}
+
+static PyObject *by_rows(PyObject *pairs, const Row rows[3], const void *with)
+{
+    if (!PyList_Check(pairs))
+        return fail("a list of pairs is wanted"), NULL;
+    Size count = PyList_Size(pairs), begun = 0;
+    Job *jobs = PyMem_Malloc((count ? count : 1) * sizeof(Job));
+    if (!jobs)
+        return PyErr_NoMemory();
+    while (begun < count && begin(PyList_GetItem(pairs, begun), rows, jobs + begun))
+        begun++;
+    if (begun == count) {
+        Py_BEGIN_ALLOW_THREADS
+        for (Size i = 0; i < count; i++)
+            each_row(jobs[i].row, &jobs[i].both, jobs[i].out.buf, jobs[i].in.buf, with);
+        Py_END_ALLOW_THREADS
+    }
+    for (Size i = begun; i-- > 0;) {
+        PyBuffer_Release(&jobs[i].in);
+        PyBuffer_Release(&jobs[i].out);
+    }
+    PyMem_Free(jobs);
+    return begun == count ? Py_NewRef(Py_None) : NULL;
 }
 
 static PyObject *look_up(PyObject *self, PyObject *args)
 {
-    PyObject *out, *stored, *known;
-    Py_buffer table, in;
-    if (!PyArg_ParseTuple(args, "OOO", &out, &stored, &known) || !take(stored, &in, SPREAD))
+    PyObject *pairs, *known, *result = NULL;
+    Py_buffer table;
+    if (!PyArg_ParseTuple(args, "OO", &pairs, &known) || !take(known, &table, FLAT))
         return NULL;
-    Size bits = 8 * in.itemsize;
-    PyBuffer_Release(&in);
-    if (!take(known, &table, FLAT))
-        return NULL;
-    PyObject *result = NULL;
-    if (bits > 16 || table.len != (Size)sizeof(float) << bits)
-        fail("a table has a float32 for each integer");
+    const Row narrow[3] = {look_up_8, NULL, NULL}, wide[3] = {NULL, look_up_16, NULL};
+    if (table.len == sizeof(float) << 8)
+        result = by_rows(pairs, narrow, table.buf);
+    else if (table.len == sizeof(float) << 16)
+        result = by_rows(pairs, wide, table.buf);
     else
-        result = by_rows(out, stored, look_up_8, look_up_16, table.buf);
+        fail("a table has a float32 for each integer");
     PyBuffer_Release(&table);
     return result;
 }
 
-static PyObject *cast(PyObject *self, PyObject *args)
+static PyObject *linear(PyObject *self, PyObject *args)
 {
-    PyObject *out, *stored;
-    int is_signed;
-    int missing; /* one that the integers cannot be: none is missing */
-    if (!PyArg_ParseTuple(args, "OOpi", &out, &stored, &is_signed, &missing))
+    PyObject *pairs;
+    int is_signed, in_double;
+    long long missing;
+    Line line;
+    if (!PyArg_ParseTuple(args, "OpLddp", &pairs, &is_signed, &missing, &line.scale, &line.offset, &in_double))
         return NULL;
-    int32_t with = missing;
-    return is_signed ? by_rows(out, stored, cast_i8, cast_i16, &with) : by_rows(out, stored, cast_u8, cast_u16, &with);
+    line.missing = missing;
+    return by_rows(pairs, in_double ? linear_by_double[is_signed] : linear_by_float[is_signed], &line);
 }
 
 /* -- unshuffle: first bytes of all numbers, then second ones, ... become numbers --------------------------------- */
@@ -346,8 +397,9 @@ static PyObject *rice(PyObject *self, PyObject *args)
 /* -- the module --------------------------------------------------------------------------------------------------- */
 
 static PyMethodDef functions[] = {
-    {"look_up", look_up, METH_VARARGS, "look_up(out, stored, table): out[i] = table[bits of stored[i]]"},
-    {"cast", cast, METH_VARARGS, "cast(out, stored, signed, missing): out[i] = stored[i], NaN where it is missing"},
+    {"look_up", look_up, METH_VARARGS, "look_up([(out, stored), ...], table): out[i] = table[bits of stored[i]]"},
+    {"linear", linear, METH_VARARGS,
+     "linear([(out, stored), ...], signed, missing, scale, offset, double): NaN where missing, else a line"},
     {"unshuffle", unshuffle, METH_VARARGS, "unshuffle(out, data, width): bytes of numbers that were sorted by place"},
     {"planes", planes, METH_VARARGS, "planes(out, pixels, sum): (band, y, x) of (y, x, band), which it may change"},
     {"rice", rice, METH_VARARGS, "rice(out, data, starts, sizes, block): how many tiles were sound, from the first on"},

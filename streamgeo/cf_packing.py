@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from streamgeo import unpacking
 from streamgeo.errors import OpenError
+from streamgeo.kernels import Line
 from streamgeo.unpacking import memory
 
 Array = NDArray[Any]
@@ -168,8 +169,23 @@ class Unpacking(unpacking.Unpacking):
         self._marked = bool(self._markers) or self._low is not None or self._high is not None
         self.plain = not (self._marked or self._steps or packing.cast is not None or packing.unsigned)
         self.few = native.kind in "iu" and native.itemsize <= 2
+        self.line = (
+            self._line() if native.kind in "iu" and native.itemsize <= 4 and not packing.unsigned else None
+        )
         numbers = (*packing.markers, packing.low, packing.high, packing.scale, packing.offset)
         self.key = (native.str, packing.unsigned, packing.cast, *map(_exactly, numbers))
+
+    def _line(self) -> Line | None:
+        """Scale and offset, where they are worked out in one dtype, and at most one number is missing."""
+        kinds = {dtype for _, _, dtype in self._steps} or {np.dtype(np.float32)}
+        real = kinds.pop()
+        if kinds or real not in (np.float32, np.float64) or self._cast is not None or len(self._markers) > 1:
+            return None
+        if self._low is not None or self._high is not None:
+            return None
+        numbers = {ufunc: float(number) for ufunc, number, _ in self._steps}
+        missing = int(self._markers[0]) if self._markers else None
+        return Line(missing, numbers.get(np.multiply, 1.0), numbers.get(np.add, -0.0), real)
 
     def block(self, out: NDArray[np.float32], stored: Array) -> None:
         """Work out a block of numbers as netCDF4-python does."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from functools import partial
-from itertools import product
+from functools import cached_property, lru_cache, partial
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from streamgeo import spill
 from streamgeo.chunks import CACHE
+from streamgeo.kernels import Pairs
 from streamgeo.slots import SLOTS
 
 Array = NDArray[Any]
@@ -22,7 +24,8 @@ At = tuple[int, ...]  # number of a chunk along each axis
 Box = tuple[tuple[int, int], ...]  # start and stop along each axis
 Slices = tuple[slice, ...]
 Piece = tuple[At, Slices, Slices]  # of a chunk: its number, where it lies in the chunk, and where in the box
-Put = Callable[[Array, Array], None]  # destination, source
+Put = Callable[[Array, Array], None]  # destination, source; `each` where it can do several at once
+_MOST, _HELD = 16, 32 << 20  # chunks, and bytes of chunks, of which pieces are copied at once
 _GAP = 64 << 10  # bytes between two chunks that cost no more to read than another request would
 
 
@@ -88,18 +91,26 @@ class Chunked(ABC):
 
     def _put(self, pieces: Iterable[Piece], out: Array, put: Put) -> None:
         """Copy pieces; those that another thread is decoding come last, so that threads share work and do not wait."""
-        busy: list[Piece] = []
-        for piece in pieces:
-            at, source, target = piece
-            part = self.part(at, source, wait=False)
-            if part is None:
-                busy.append(piece)
-            else:
-                put(out[target], part)
+        pieces, busy = iter(pieces), list[Piece]()
+        while some := list(islice(pieces, self._at_once)):
+            pairs: Pairs = []
+            for piece, chunk in zip(some, CACHE.found([(self.key, at) for at, _, _ in some])):
+                at, source, target = piece
+                part = self.part(at, source, wait=False) if chunk is None else chunk[source]
+                if part is None:
+                    busy.append(piece)
+                else:
+                    pairs.append((out[target], part))
+            _put_each(pairs, put)
         for at, source, target in busy:
             part = self.part(at, source)
             assert part is not None
             put(out[target], part)
+
+    @cached_property
+    def _at_once(self) -> int:
+        """How many chunks are held on to while pieces of them are copied."""
+        return max(1, min(_MOST, _HELD // (math.prod(self.chunks) * self.dtype.itemsize + 1)))
 
     def foresee(self, box: Box) -> bool:
         """Have the system fetch what a box will be decoded from, while something else is decoded; returns at once.
@@ -126,7 +137,17 @@ class Chunked(ABC):
         )  # the view holds its memory, which may go round otherwise
 
 
-def overlaps(box: Box, chunks: tuple[int, ...]) -> Iterator[Piece]:
+def _put_each(pairs: Pairs, put: Put) -> None:
+    """All at once, where ``put`` can do so by ``each``: every single call has threads wait for one another."""
+    each = getattr(put, "each", None)
+    if each is not None and pairs:
+        each(pairs)
+        return
+    for out, part in pairs:
+        put(out, part)
+
+
+def overlaps(box: Box, chunks: tuple[int, ...]) -> Iterable[Piece]:
     """The chunks that a box touches; for each the slices in the chunk, and where these lie in the box.
 
     >>> for at, source, target in overlaps(((3, 6),), (4,)):
@@ -134,6 +155,17 @@ def overlaps(box: Box, chunks: tuple[int, ...]) -> Iterator[Piece]:
     (0,) (slice(3, 4, None),) (slice(0, 1, None),)
     (1,) (slice(0, 2, None),) (slice(1, 3, None),)
     """
+    # Patches are foreseen and read soon after; boxes with many pieces are not patches.
+    count = math.prod([-(-high // size) - low // size for (low, high), size in zip(box, chunks)])
+    return _few_pieces(box, chunks) if count <= _MOST else _pieces(box, chunks)
+
+
+@lru_cache(maxsize=512)
+def _few_pieces(box: Box, chunks: tuple[int, ...]) -> tuple[Piece, ...]:
+    return tuple(_pieces(box, chunks))
+
+
+def _pieces(box: Box, chunks: tuple[int, ...]) -> Iterator[Piece]:
     axes = [_along(low, high, size) for (low, high), size in zip(box, chunks)]
     for parts in product(*axes):
         at, source, target = zip(*parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ class ByteCache:
         """Start afresh, as in a forked child: it has none of the threads that were computing."""
         self._lock = threading.Lock()
         self._values: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
-        self._running: dict[Hashable, threading.Event] = {}
+        self._running: dict[Hashable, list[threading.Event]] = {}  # who waits for what is being computed
         self.nbytes = 0
 
     def get(
@@ -89,16 +89,17 @@ class ByteCache:
                     self._values.move_to_end(key)
                     count(HITS)
                     return self._values[key][0]
-                running = self._running.get(key)
-                if running is None:
-                    mine = self._running[key] = threading.Event()
+                waiters = self._running.get(key)
+                if waiters is None:
+                    self._running[key] = []
                     break
-            if not wait:
-                return None
-            if not _MANNER.waits:
-                raise Busy
+                if not wait:
+                    return None
+                if not _MANNER.waits:
+                    raise Busy
+                waiters.append(done := threading.Event())
             with waiting():
-                running.wait()
+                done.wait()
         count(MISSES)
         manner, _MANNER.waits = _MANNER.waits, True
         try:
@@ -108,8 +109,22 @@ class ByteCache:
         finally:
             _MANNER.waits = manner
             with self._lock:
-                self._running.pop(key, None)
-            mine.set()
+                waiters = self._running.pop(key, None)
+            for done in waiters or ():
+                done.set()
+
+    def found(self, keys: Sequence[Hashable]) -> list[Any]:
+        """The values that are here, None for the others."""
+        values, out, hits = self._values, list[Any](), 0
+        with self._lock:
+            for key in keys:
+                entry = values.get(key)
+                if entry is not None:
+                    values.move_to_end(key)
+                    hits += 1
+                out.append(None if entry is None else entry[0])
+        count(HITS, hits)
+        return out
 
     def peek(self, key: Hashable) -> Any:
         """The value of ``key`` if it is here, without using it."""

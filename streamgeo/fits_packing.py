@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo import unpacking
+from streamgeo.kernels import Line
 from streamgeo.unpacking import memory
 
 DTYPES = {8: "u1", 16: "i2", 32: "i4", 64: "i8", -32: "f4", -64: "f8"}
@@ -65,6 +66,10 @@ class Unpacking(unpacking.Unpacking):
         self._blank = blank if fits else None
         self.plain = packing.bscale == 1 and packing.bzero == 0 and self._blank is None
         self.few = dtype.itemsize <= 2
+        self.line = None
+        if dtype.kind in "iu" and dtype.itemsize <= 4:
+            real = np.dtype(np.float32 if self._small else np.float64)
+            self.line = Line(self._blank, packing.bscale, packing.bzero or -0.0, real)
 
     def block(self, out: NDArray[np.float32], stored: NDArray[Any]) -> None:
         """Work out a block of numbers as astropy does."""

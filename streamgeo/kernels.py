@@ -7,6 +7,7 @@ calls for each, and threads wait for one another between two of them.
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -20,36 +21,67 @@ except ImportError:
 
 Array = NDArray[Any]
 Bytes = NDArray[np.uint8]
+_F4 = np.dtype(np.float32)
+Pairs = list[tuple[Array, Array]]  # where numbers go, and what is stored, of one shape
 MISSING = "inner loops: numpy, since streamgeo was installed without a C compiler; install one, then streamgeo again"
 
 
-def look_up(out: NDArray[np.float32], stored: Array, table: NDArray[np.float32]) -> None:
-    """Fill ``out`` with what ``table`` has for the bits of each integer of 8 or 16 bits.
+def look_up(pairs: Pairs, table: NDArray[np.float32]) -> None:
+    """Fill the first array of each pair with what ``table`` has for the bits of the second: integers of 8 or 16 bits.
 
     >>> out = np.empty(2, np.float32)
-    >>> look_up(out, np.array([3, 255], np.uint8), np.arange(256, dtype=np.float32) / 2)
+    >>> look_up([(out, np.array([3, 255], np.uint8))], np.arange(256, dtype=np.float32) / 2)
     >>> out.tolist()
     [1.5, 127.5]
     """
-    if compiled and stored.flags.aligned and out.flags.aligned:
-        compiled.look_up(out, stored, table)
-    else:
+    if compiled and _aligned(pairs):
+        compiled.look_up(pairs, table)
+        return
+    for out, stored in pairs:
         out[...] = table[stored.view(f"=u{stored.itemsize}")]
 
 
-def cast(out: NDArray[np.float32], stored: Array, missing: int) -> None:
-    """Fill ``out`` with integers of 8 or 16 bits in native byte order, NaN where they are ``missing``.
+@dataclass(frozen=True)
+class Line:
+    """Integers of up to 32 bits become ``stored * scale + offset`` in the dtype ``real``, NaN where ``missing``.
 
-    >>> out = np.empty(2, np.float32)
-    >>> cast(out, np.array([3, -1], np.int16), -1)
-    >>> out.tolist()
-    [3.0, nan]
+    Attributes:
+        missing: None for none.
+        real: float32 or float64; there is a rounding after each of the two, and one to float32.
     """
-    if compiled and stored.flags.aligned and out.flags.aligned:
-        compiled.cast(out, stored, stored.dtype.kind == "i", missing)
-    else:
-        np.copyto(out, stored)
-        np.copyto(out, np.float32(np.nan), where=stored == missing)
+
+    missing: int | None = None
+    scale: float = 1.0
+    offset: float = -0.0  # leaves a negative zero what it is
+    real: np.dtype[Any] = _F4
+
+    def __call__(self, out: Array, stored: Array) -> None:
+        """Fill ``out`` with that of ``stored``.
+
+        >>> out = np.empty(2, np.float32)
+        >>> Line(missing=-1, scale=0.5)(out, np.array([3, -1], np.int16))
+        >>> out.tolist()
+        [1.5, nan]
+        """
+        self.each([(out, stored)])
+
+    def each(self, pairs: Pairs) -> None:
+        """The same for several arrays of one dtype."""
+        if compiled and pairs and _aligned(pairs) and (dtype := pairs[0][1].dtype).isnative:
+            missing = 1 << 62 if self.missing is None else self.missing
+            compiled.linear(
+                pairs, dtype.kind == "i", missing, self.scale, self.offset, self.real.itemsize == 8
+            )
+            return
+        for out, stored in pairs:
+            with np.errstate(all="ignore"):
+                np.copyto(out, stored.astype(self.real) * self.scale + self.offset, casting="same_kind")
+            if self.missing is not None:
+                np.copyto(out, np.float32(np.nan), where=stored == self.missing)
+
+
+def _aligned(pairs: Pairs) -> bool:
+    return all(out.flags.aligned and stored.flags.aligned for out, stored in pairs)
 
 
 def unshuffle(out: Bytes, data: Bytes, width: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.kernels import look_up
+from streamgeo.kernels import Line, Pairs, compiled, look_up
 
 Array = NDArray[Any]
 _BLOCK = 1 << 16  # numbers unpacked at a time: what lies between stored and physical stays in the L2 cache
@@ -30,11 +30,13 @@ class Unpacking(ABC):
         key: all that its results depend on.
         plain: numbers stay what they are.
         few: stored are integers of 16 bits or less: looking them up is quicker than computing again and again.
+        line: the same in one loop, where it is no more than that.
     """
 
     key: Hashable
     plain: bool
     few: bool
+    line: Line | None
     _seen = 0
 
     @abstractmethod
@@ -43,13 +45,22 @@ class Unpacking(ABC):
 
     def __call__(self, out: NDArray[np.float32], stored: Array) -> None:
         """Fill ``out`` with the physical numbers of ``stored``."""
-        if self.plain:
-            with np.errstate(all="ignore"):
-                np.copyto(out, stored, casting="unsafe")
-        elif self.few and self._many(stored.size):
-            look_up(out, stored, _table(self, stored.dtype))
+        self.each([(out, stored)])
+
+    def each(self, pairs: Pairs) -> None:
+        """The same for several arrays of one dtype."""
+        dtype = pairs[0][1].dtype
+        if compiled and self.line is not None and dtype.isnative:
+            self.line.each(pairs)
+        elif self.few and self._many(sum(stored.size for _, stored in pairs)):
+            look_up(pairs, _table(self, dtype))
         else:
-            split(self.block, out, stored)
+            for out, stored in pairs:
+                if self.plain:
+                    with np.errstate(all="ignore"):
+                        np.copyto(out, stored, casting="unsafe")
+                else:
+                    split(self.block, out, stored)
 
     def _many(self, count: int) -> bool:
         self._seen += count

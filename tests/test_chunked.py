@@ -10,14 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from astropy.io import fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import streamgeo as sg
 from streamgeo.chunked import At, Chunked
+from streamgeo.chunks import Busy, ByteCache, otherwise_busy
 from streamgeo.slots import SLOTS, scratch
+from streamgeo.sources.geotiff_chunks import TiffChunks
 from streamgeo.sources.layouts import brought
+from streamgeo.window import Window
 
 Array = Any
 
@@ -173,3 +177,73 @@ def written(kind: str, folder: Path) -> tuple[Path, int]:
     else:
         fits.CompImageHDU(pixels, compression_type="RICE_1", tile_shape=(size, size)).writeto(path)
     return path, size
+
+
+def test_a_thread_with_other_work_does_not_wait_for_a_chunk() -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    class Slow(Made):
+        def decode(self, at: At) -> Array:
+            begun.set()
+            assert go.wait(30)
+            return super().decode(at)
+
+    made, out = Slow(np.arange(8.0).reshape(2, 4), (2, 4)), np.empty((2, 4))
+    thread = threading.Thread(target=made.chunk, args=((0, 0),))
+    thread.start()
+    assert begun.wait(30)
+    with pytest.raises(Busy), otherwise_busy():
+        made.read(((0, 2), (0, 4)), out)
+    threading.Timer(0.05, go.set).start()
+    made.read(((0, 2), (0, 4)), out)  # waits
+    thread.join()
+    assert np.array_equal(out, made.array) and dict(made.decoded) == {(0, 0): 1}
+
+
+def test_a_computation_waits_for_what_it_needs() -> None:
+    """Its thread would have other work, but what is half computed would be lost."""
+    cache, begun, go = ByteCache(1000), threading.Event(), threading.Event()
+
+    def slow() -> int:
+        begun.set()
+        assert go.wait(30)
+        return 1
+
+    thread = threading.Thread(target=cache.get, args=("part", slow, lambda _: 8))
+    thread.start()
+    assert begun.wait(30)
+    threading.Timer(0.05, go.set).start()
+    with otherwise_busy():
+        assert cache.get("whole", lambda: cache.get("part", slow, lambda _: 8) + 1, lambda _: 8) == 2
+    thread.join()
+
+
+def test_patches_of_a_batch_whose_chunk_is_being_decoded_come_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.arange(64 * 128, dtype=np.uint16).reshape(64, 128)
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", width=128, height=64, count=1, dtype="uint16",
+        tiled=True, blockxsize=64, blockysize=64, compress="deflate",
+    ) as file:  # fmt: skip
+        file.write(values, 1)
+    decode, begun, second = TiffChunks.decode, threading.Event(), threading.Event()
+
+    def met(self: TiffChunks, at: At) -> Array:
+        if at[2] == 0:
+            begun.set()
+            assert second.wait(30), "the second chunk was not decoded meanwhile"
+        else:
+            second.set()
+        return decode(self, at)
+
+    monkeypatch.setattr(TiffChunks, "decode", met)
+    scene = sg.open_geotiff()(str(tmp_path / "a.tif"))
+    thread = threading.Thread(target=scene.read, args=(Window(y=(0, 8), x=(0, 8)),))
+    thread.start()
+    assert begun.wait(30)
+    chain = sg.files([str(tmp_path / "a.tif")], key="image")
+    chain = chain.key_transform("image", sg.open_geotiff()).key_transform("image", sg.patch(64))
+    (batch,) = chain.batch(2).to_stream()
+    thread.join()
+    assert np.array_equal(np.concatenate(list(batch["image"]), axis=-1)[0], values)

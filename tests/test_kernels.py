@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,11 @@ pytestmark = pytest.mark.skipif(compiled is None, reason="streamgeo was installe
 SMALL = ["u1", "i1", "u2", "i2", "<i2", ">i2", ">u2"]
 
 
-def by_numpy(function: str, *arguments: Any) -> None:
+def by_numpy(function: Callable[..., None], *arguments: Any) -> None:
     """The same without what is compiled."""
     kernels.compiled = None
     try:
-        getattr(kernels, function)(*arguments)
+        function(*arguments)
     finally:
         kernels.compiled = compiled
 
@@ -48,29 +49,57 @@ def spread(draw: st.DrawFn, dtype: str, shape: tuple[int, ...]) -> Array:
 shapes = st.lists(st.integers(0, 6), max_size=5).map(tuple)
 
 
-@given(st.data(), st.sampled_from(SMALL), shapes)
+@given(st.data(), st.sampled_from(SMALL), st.lists(shapes, max_size=4))
 @settings(deadline=None, max_examples=200)
-def test_look_up(data: st.DataObject, dtype: str, shape: tuple[int, ...]) -> None:
-    stored = data.draw(spread(dtype, shape))
-    first, second = data.draw(spread("f4", shape)), np.empty(shape, np.float32)
-    table = np.random.default_rng(1).permutation(1 << 8 * stored.itemsize).astype(np.float32)
-    kernels.look_up(first, stored, table)
-    by_numpy("look_up", second, stored, table)
-    assert np.array_equal(first, second)
-    assert np.array_equal(first, table[stored.view(f"=u{stored.itemsize}")])
+def test_look_up(data: st.DataObject, dtype: str, sizes: list[tuple[int, ...]]) -> None:
+    stored = [data.draw(spread(dtype, shape)) for shape in sizes]
+    first = [data.draw(spread("f4", shape)) for shape in sizes]
+    second = [np.empty(shape, np.float32) for shape in sizes]
+    table = np.random.default_rng(1).permutation(1 << 8 * np.dtype(dtype).itemsize).astype(np.float32)
+    kernels.look_up(list(zip(first, stored)), table)
+    by_numpy(kernels.look_up, list(zip(second, stored)), table)
+    for one, other, bits in zip(first, second, stored):
+        assert np.array_equal(one, other)
+        assert np.array_equal(one, table[bits.view(f"=u{bits.itemsize}")])
 
 
-@given(st.data(), st.sampled_from(["u1", "i1", "u2", "i2"]), shapes, st.integers(-70_000, 70_000))
-@settings(deadline=None, max_examples=200)
-def test_cast(data: st.DataObject, dtype: str, shape: tuple[int, ...], missing: int) -> None:
-    stored = data.draw(spread(dtype, shape))
-    if stored.size and data.draw(st.booleans()):
-        missing = int(stored.flat[0])
-    first, second = data.draw(spread("f4", shape)), np.empty(shape, np.float32)
-    kernels.cast(first, stored, missing)
-    by_numpy("cast", second, stored, missing)
-    assert np.array_equal(first, second, equal_nan=True)
-    assert np.array_equal(np.isnan(first), stored == missing)
+numbers = st.floats(-1e6, 1e6) | st.sampled_from([1.0, -1.0, 0.0, -0.0, 1e300, -1e-40, 1 / 3])
+
+
+@given(
+    st.data(),
+    st.sampled_from(["u1", "i1", "u2", "i2", "u4", "i4", ">i2"]),
+    st.lists(shapes, max_size=4),
+    st.none() | st.integers(-(2**33), 2**33),
+    numbers,
+    numbers,
+    st.sampled_from([np.float32, np.float64]),
+)
+@settings(deadline=None, max_examples=300)
+def test_line(
+    data: st.DataObject,
+    dtype: str,
+    sizes: list[tuple[int, ...]],
+    missing: int | None,
+    scale: float,
+    offset: float,
+    real: Any,
+) -> None:
+    stored = [data.draw(spread(dtype, shape)) for shape in sizes]
+    if stored and stored[0].size and data.draw(st.booleans()):
+        missing = int(stored[0].flat[0])
+    first = [data.draw(spread("f4", shape)) for shape in sizes]
+    second = [np.empty(shape, np.float32) for shape in sizes]
+    line = kernels.Line(missing, scale, offset, np.dtype(real))
+    line.each(list(zip(first, stored)))
+    by_numpy(line.each, list(zip(second, stored)))
+    for one, other, values in zip(first, second, stored):
+        assert one.tobytes() == other.tobytes()
+        assert missing is None or np.isnan(one[values == missing]).all()
+        with np.errstate(all="ignore"):
+            expected = (values.astype(real) * real(scale) + real(offset)).astype(np.float32)
+        other_values = values != missing
+        assert one[other_values].tobytes() == expected[other_values].tobytes()
 
 
 @given(st.binary(max_size=600), st.integers(1, 17))
@@ -79,7 +108,7 @@ def test_unshuffle(data: bytes, width: int) -> None:
     shuffled = np.ascontiguousarray(numbers.reshape(-1, width).T).ravel()
     first, second = np.empty_like(numbers), np.empty_like(numbers)
     kernels.unshuffle(first, shuffled, width)
-    by_numpy("unshuffle", second, shuffled, width)
+    by_numpy(kernels.unshuffle, second, shuffled, width)
     assert first.tobytes() == second.tobytes() == numbers.tobytes()
 
 
@@ -96,7 +125,7 @@ def test_planes(dtype: str, shape: tuple[int, int, int], differences: bool) -> N
     pixels = bits.view(dtype).reshape(shape)
     first, second = (np.empty((shape[2], *shape[:2]), dtype) for _ in range(2))
     kernels.planes(first, pixels.copy(), differences)
-    by_numpy("planes", second, pixels.copy(), differences)
+    by_numpy(kernels.planes, second, pixels.copy(), differences)
     assert first.tobytes() == second.tobytes()
     if differences and pixels.size:
         back = np.diff(first.view(f"u{pixels.itemsize}"), axis=2, prepend=np.zeros((), f"u{pixels.itemsize}"))
@@ -201,21 +230,22 @@ def test_rice_takes_all_tiles_and_names_the_first_that_is_damaged() -> None:
 # -- what is refused ----------------------------------------------------------------------------------------
 
 F4, U2 = np.empty((4, 3), np.float32), np.zeros((4, 3), np.uint16)
+TABLE = np.zeros(65536, np.float32)
 WRONG = [
-    ("look_up", F4, U2, np.zeros(256, np.float32)),
-    ("look_up", F4, U2, np.zeros(65536, np.float64)),
-    ("look_up", F4, U2[:3], np.zeros(65536, np.float32)),
-    ("look_up", F4, U2[0], np.zeros(65536, np.float32)),
-    ("look_up", F4.astype("f8"), U2, np.zeros(65536, np.float32)),
-    ("look_up", F4, U2.astype("u4"), np.zeros(65536, np.float32)),
-    ("look_up", np.empty((1,) * 17, np.float32), np.zeros((1,) * 17, np.uint16), np.zeros(65536, np.float32)),
-    (
-        "look_up",
-        np.frombuffer(bytearray(49), np.float32, 12, 1).reshape(4, 3),
-        U2,
-        np.zeros(65536, np.float32),
-    ),
-    ("cast", F4, U2.astype("f4"), False, 0),
+    ("look_up", [(F4, U2)], np.zeros(256, np.float32)),
+    ("look_up", [(F4, U2)], np.zeros(65537, np.float32)),
+    ("look_up", [(F4, U2), (F4, U2[:3])], TABLE),
+    ("look_up", [(F4, U2[0])], TABLE),
+    ("look_up", [(F4.astype("f8"), U2)], TABLE),
+    ("look_up", [(F4, U2.astype("u4"))], TABLE),
+    ("look_up", [(F4, U2.astype("u8"))], TABLE),
+    ("look_up", [(np.empty((1,) * 17, np.float32), np.zeros((1,) * 17, np.uint16))], TABLE),
+    ("look_up", [(np.frombuffer(bytearray(49), np.float32, 12, 1).reshape(4, 3), U2)], TABLE),
+    ("look_up", [(F4, U2, U2)], TABLE),
+    ("look_up", [F4, U2], TABLE),
+    ("look_up", ((F4, U2),), TABLE),
+    ("linear", [(F4, U2.astype("u8"))], False, 0, 1.0, 0.0, True),
+    ("linear", [(F4, U2), (F4.astype("f8"), U2)], False, 0, 1.0, 0.0, True),
     ("unshuffle", np.empty(6, np.uint8), np.empty(8, np.uint8), 2),
     ("unshuffle", np.empty(7, np.uint8), np.empty(7, np.uint8), 2),
     ("unshuffle", np.empty(8, np.uint8), np.empty(8, np.uint8), 0),
@@ -257,11 +287,11 @@ def test_what_does_not_fit_is_refused(call: tuple[Any, ...]) -> None:
         getattr(compiled, name)(*arguments)
 
 
-@pytest.mark.parametrize("name", ["look_up", "cast", "unshuffle", "planes", "rice"])
+@pytest.mark.parametrize("name", ["look_up", "linear", "unshuffle", "planes", "rice"])
 def test_read_only_memory_and_what_is_no_array_are_refused(name: str) -> None:
     arguments: dict[str, tuple[Any, ...]] = {
-        "look_up": (U2, np.zeros(65536, np.float32)),
-        "cast": (U2, False, 0),
+        "look_up": (TABLE,),
+        "linear": (False, 0, 1.0, 0.0, True),
         "unshuffle": (np.empty(8, np.uint8), 2),
         "planes": (np.empty((2, 2, 1), np.uint8), True),
         "rice": (np.empty(9, np.uint8), np.zeros(2, np.int64), np.zeros(2, np.int64), 32),
@@ -270,7 +300,8 @@ def test_read_only_memory_and_what_is_no_array_are_refused(name: str) -> None:
     locked.flags.writeable = False
     for out in (locked, None, "text"):
         with pytest.raises((ValueError, TypeError, BufferError)):
-            getattr(compiled, name)(out, *arguments[name])
+            first = [(F4, U2), (out, U2)] if name in ("look_up", "linear") else out
+            getattr(compiled, name)(first, *arguments[name])
 
 
 def test_other_threads_run_meanwhile() -> None:
@@ -285,7 +316,7 @@ def test_other_threads_run_meanwhile() -> None:
     thread = threading.Thread(target=count)
     thread.start()
     before = counted[0]
-    compiled.look_up(out, stored, table)
+    compiled.look_up([(out, stored)], table)
     after = counted[0]
     done.set()
     thread.join()

@@ -19,6 +19,7 @@ from streamgeo.meter import BATCH, span
 from streamgeo.parameters import literal
 from streamgeo.plan import Item, Run, Unread, outlined
 from streamgeo.slots import SLOTS
+from streamgeo.sources.handles import looking_once
 
 Array = NDArray[Any]
 Value = Array | Unread
@@ -303,7 +304,7 @@ class _Slots:
             if known == _KNOWN:
                 break
         failed: dict[int, Exception] = {}
-        with otherwise_busy():
+        with looking_once(), otherwise_busy():
             later = [part for part in self._unread if not _reads(*part, failed)]
         for part in later:
             _reads(*part, failed)

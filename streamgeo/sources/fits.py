@@ -46,7 +46,7 @@ from streamgeo.sources.fits_images import (
     reading,
 )
 from streamgeo.sources.fits_tiles import FitsTiles, grouped, layout
-from streamgeo.sources.handles import POOL, identity
+from streamgeo.sources.handles import POOL, current, identity
 from streamgeo.sources.layouts import Identity, Mapped, Uncovered, open_bytes
 from streamgeo.template import Template
 from streamgeo.window import Window
@@ -254,7 +254,7 @@ class FitsScene(Scene):
         return "; ".join(dict.fromkeys(words))
 
     def _check_unchanged(self) -> None:
-        if identity(self._path) != self._mark:
+        if current(self._path) != self._mark:
             raise OpenError(f"open_fits: {self._path} has changed since it was opened; open it again")
 
 

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from streamgeo.chunked import At
 from streamgeo.errors import OpenError
 from streamgeo.grid import Grid
-from streamgeo.kernels import cast
+from streamgeo.kernels import Line
 from streamgeo.scene import Array, Scene
 from streamgeo.sources.geotiff_chunks import Stored, TiffChunks, boxes, layout
 from streamgeo.sources.geotiff_headers import About, about, chosen, dataset, is_int, template
-from streamgeo.sources.handles import identity
-from streamgeo.sources.layouts import Mapped, Put, Uncovered, current
+from streamgeo.sources.handles import current, identity
+from streamgeo.sources.layouts import Mapped, Put, Uncovered
 from streamgeo.sources.tiff_headers import Unusual, look
 from streamgeo.template import Template
 from streamgeo.window import Window
@@ -197,11 +197,14 @@ class GeoTiffScene(Scene):
             return np.copyto
         if self._about.packing[number] != (1.0, 0.0) or self._stored == np.float64:
             return None
+        integers = self._stored.kind in "iu" and self._stored.itemsize <= 4
         if self._bands[number] not in self._about.masked:
-            return _put_plain
+            return Line() if integers else _put_plain
         nodata = self._about.nodata[number]
         if nodata is None or (self._stored.kind == "f" and nodata == nodata):
             return None
+        if integers:
+            return Line(int(nodata))
         return _put_plain if nodata != nodata else _Masking(nodata)
 
     def _fetch(self, numbers: Sequence[int], box: Any, out: Array, put: Put) -> None:
@@ -271,9 +274,6 @@ class _Masking:
     nodata: float
 
     def __call__(self, out: Array, values: Array) -> None:
-        if values.dtype.kind in "iu" and values.itemsize <= 2 and values.dtype.isnative:
-            cast(out, values, int(self.nodata))
-            return
         np.copyto(out, values, casting="unsafe")
         missing = values == self.nodata
         if missing.any():

@@ -23,7 +23,7 @@ from streamgeo.scene import Scene
 from streamgeo.sources import cf
 from streamgeo.sources.cf import Header, Variable
 from streamgeo.sources.grid_mapping import crs_attributes, grid_mapping
-from streamgeo.sources.handles import identity
+from streamgeo.sources.handles import current
 from streamgeo.sources.hdf5_chunks import Layout
 from streamgeo.sources.layouts import Identity, Mapped, Refused
 from streamgeo.template import Template
@@ -142,7 +142,7 @@ class GroupedScene(Scene):
         return found
 
     def _check_unchanged(self) -> None:
-        if identity(self._path) != self._identity:
+        if current(self._path) != self._identity:
             raise OpenError(f"read: {self.name} has changed since it was opened; open it again")
 
     @property

@@ -84,6 +84,25 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=POOL.forget)
 
 
+class _Seen(threading.local):
+    """The identities that hold for what this thread is about."""
+
+    known: dict[str, tuple[int, int]] | None = None
+
+
+_SEEN = _Seen()
+
+
+@contextmanager
+def looking_once() -> Iterator[None]:
+    """A block in which this thread asks the system once what a file is now: for patches that are read in one go."""
+    _SEEN.known = {}
+    try:
+        yield
+    finally:
+        _SEEN.known = None
+
+
 def identity(path: str) -> tuple[int, int]:
     """Size and time of modification, by which a changed file is told.
 
@@ -101,3 +120,13 @@ def identity(path: str) -> tuple[int, int]:
     if found.st_size == 0:
         raise OpenError(f"open: {path} is empty (0 bytes)")
     return found.st_size, found.st_mtime_ns
+
+
+def current(path: str) -> tuple[int, int]:
+    """The same of a file whose header was read before; inside :func:`looking_once` as it was at the first look."""
+    known = _SEEN.known
+    if known is None:
+        return identity(path)
+    if path not in known:
+        known[path] = identity(path)
+    return known[path]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from streamgeo.chunks import CACHE
 from streamgeo.errors import OpenError
 from streamgeo.slots import scratch
-from streamgeo.sources.handles import POOL, identity
+from streamgeo.sources.handles import POOL
 
 Array = NDArray[Any]
 Bytes = NDArray[np.uint8]
@@ -208,6 +208,3 @@ def read_into(path: str, identity: Identity, offset: int, data: Bytes) -> int:
             kept.popitem(last=False)
     kept[key] = found
     return os.preadv(found.number, [data.data], offset)
-
-
-current = identity  # what a file's size and time of modification are now
