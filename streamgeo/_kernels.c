@@ -394,6 +394,29 @@ static PyObject *rice(PyObject *self, PyObject *args)
     return found < 0 ? NULL : PyLong_FromSsize_t(found);
 }
 
+/* -- lzw: a strip or tile, see _lzw.c ---------------------------------------------------------------------------- */
+
+int lzw(const uint8_t *data, Size size, uint8_t *out, Size count);
+
+static PyObject *lzw_of(PyObject *self, PyObject *args)
+{
+    PyObject *first, *second;
+    Py_buffer out, data;
+    int good;
+    if (!PyArg_ParseTuple(args, "OO", &first, &second) || !take(first, &out, FLAT | PyBUF_WRITABLE))
+        return NULL;
+    if (!take(second, &data, FLAT)) {
+        PyBuffer_Release(&out);
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    good = lzw(data.buf, data.len, out.buf, out.len);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&data);
+    PyBuffer_Release(&out);
+    return PyBool_FromLong(good);
+}
+
 /* -- the module --------------------------------------------------------------------------------------------------- */
 
 static PyMethodDef functions[] = {
@@ -403,6 +426,7 @@ static PyMethodDef functions[] = {
     {"unshuffle", unshuffle, METH_VARARGS, "unshuffle(out, data, width): bytes of numbers that were sorted by place"},
     {"planes", planes, METH_VARARGS, "planes(out, pixels, sum): (band, y, x) of (y, x, band), which it may change"},
     {"rice", rice, METH_VARARGS, "rice(out, data, starts, sizes, block): how many tiles were sound, from the first on"},
+    {"lzw", lzw_of, METH_VARARGS, "lzw(out, data): whether out could be filled"},
     {NULL, NULL, 0, NULL},
 };
 

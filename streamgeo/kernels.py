@@ -123,3 +123,13 @@ def planes(out: Array, pixels: Array, differences: bool) -> None:
     if differences:
         pixels = np.cumsum(pixels.view(bits), axis=1, dtype=bits).view(pixels.dtype)
     np.copyto(out, pixels.transpose(2, 0, 1))
+
+
+def lzw(out: Bytes, data: Bytes) -> bool:
+    """Fill ``out`` from LZW as TIFF has it; False where it was not, and another decoder has to say why.
+
+    >>> out = np.empty(3, np.uint8)
+    >>> lzw(out, np.array([128, 0, 192, 128, 128], np.uint8)) or compiled is None
+    True
+    """
+    return compiled is not None and compiled.lzw(out, data)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -227,6 +228,42 @@ def test_rice_takes_all_tiles_and_names_the_first_that_is_damaged() -> None:
         decoder.rice_tiles(data, starts, cut, out)
 
 
+# -- LZW ------------------------------------------------------------------------------------------------
+
+texts = st.one_of(
+    st.binary(max_size=3000),
+    st.lists(st.sampled_from([b"\0", b"\0\1", b"abcabc", b"\xff" * 300]), max_size=300).map(b"".join),
+    st.integers(0, 99).map(
+        lambda seed: np.random.default_rng(seed).integers(0, 4, 60_000, np.uint8).tobytes()
+    ),
+)
+
+
+@given(texts)
+@settings(deadline=None)
+def test_lzw_gives_what_was_coded(text: bytes) -> None:
+    raw = np.frombuffer(imagecodecs.lzw_encode(text), np.uint8)
+    out = np.full(len(text), 7, np.uint8)
+    assert kernels.lzw(out, raw)
+    assert out.tobytes() == text
+    part = np.full(len(text) // 2, 7, np.uint8)  # of a strip that is cut at the edge of the image
+    assert kernels.lzw(part, raw)
+    assert part.tobytes() == text[: len(part)]
+    assert not kernels.lzw(np.empty(len(text) + 1, np.uint8), raw)
+
+
+@given(texts, st.data())
+@settings(deadline=None, max_examples=500)
+def test_damaged_lzw_is_what_imagecodecs_makes_of_it_or_refused(text: bytes, data: st.DataObject) -> None:
+    raw = bytearray(imagecodecs.lzw_encode(text))
+    for _ in range(data.draw(st.integers(0, 3)) if raw else 0):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    raw = raw[: data.draw(st.integers(0, len(raw)))]
+    out = np.empty(data.draw(st.integers(1, 2 * len(text) + 5)), np.uint8)
+    if kernels.lzw(out, np.frombuffer(raw, np.uint8)):
+        assert bytes(imagecodecs.lzw_decode(bytes(raw), out=len(out))) == out.tobytes()
+
+
 # -- what is refused ----------------------------------------------------------------------------------------
 
 F4, U2 = np.empty((4, 3), np.float32), np.zeros((4, 3), np.uint16)
@@ -276,6 +313,7 @@ WRONG = [
         np.zeros(2, np.int64),
         0,
     ),
+    ("lzw", np.empty((4, 4), np.uint8)[:, ::2], np.empty(9, np.uint8)),
     ("rice", np.empty(4, np.int16), np.empty(9, np.uint8), np.zeros(4, np.int64), np.zeros(4, np.int64), 32),
 ]
 
@@ -283,7 +321,7 @@ WRONG = [
 @pytest.mark.parametrize("call", WRONG, ids=[f"{name}-{i}" for i, (name, *_) in enumerate(WRONG)])
 def test_what_does_not_fit_is_refused(call: tuple[Any, ...]) -> None:
     name, *arguments = call
-    with pytest.raises(ValueError):
+    with pytest.raises((ValueError, BufferError)):
         getattr(compiled, name)(*arguments)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from streamgeo.chunked import At, Chunked
 from streamgeo.errors import OpenError
-from streamgeo.kernels import planes
+from streamgeo.kernels import lzw, planes
 from streamgeo.slots import SLOTS, scratch
 from streamgeo.sources.layouts import Bytes, Identity, Mapped, Uncovered, read_at
 
@@ -163,7 +163,9 @@ class TiffChunks(Chunked):
         if codec == "none":
             raw: Any = data[:count]
         else:
-            raw = getattr(imagecodecs, f"{codec}_decode")(data, out=scratch("decoded", count))
+            raw = scratch("decoded", count)
+            if codec != "lzw" or not lzw(raw, data):
+                raw = getattr(imagecodecs, f"{codec}_decode")(data, out=raw)
         if len(raw) != count:
             raise Damaged(f"{len(raw)} bytes of {count} came out of {codec}")
         if stored.predictor == 3:  # works on the bytes, whatever their order
