@@ -18,6 +18,7 @@ import subprocess
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -234,7 +235,19 @@ def verdict(path: Path, original: Path, raw: bool, only: str = "") -> str:
         want = reference(path, raw, index, hdu)
     except Exception as error:
         return _judged(got, None, original, raw, index, f"{scene.reader}; the library: {error!r}")
-    return "same" if _equal(got, want) else _judged(got, want, original, raw, index, scene.reader)
+    if _equal(got, want):
+        return "same"
+    if not all(_equal(again, want) for again in _again(path, raw, index, hdu)):
+        return "the library has another answer each time: it reads behind the end"
+    return _judged(got, want, original, raw, index, scene.reader)
+
+
+def _again(path: Path, raw: bool, index: Index, hdu: int) -> Iterator[np.ndarray]:
+    """The library's answer, with something else in the memory that it lets go of."""
+    for number in range(20):
+        rubbish = [np.full(size, number, np.uint8) for size in (500, 2000, 8000, 40_000)]
+        yield reference(path, raw, index, hdu)
+        del rubbish
 
 
 def _judged(

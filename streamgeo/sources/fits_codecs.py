@@ -159,12 +159,19 @@ class Decoder:
         wide = tuple(size for size in shape if size != 1)
         said = tuple(int.from_bytes(raw[at : at + 4].tobytes(), "big") for at in (2, 6))
         planes = int(raw[22:25].max(initial=0))
+        stored = self._stored
         if len(wide) != 2 or said != wide or planes > _PLANES:
             raise Damaged(f"HCOMPRESS says {said} pixels in {planes} bit planes for {wide}")
-        # It takes no more than two bits of a pixel from each plane, and does not look where its bytes end.
-        guarded = raw.tobytes() + GUARD.tobytes() + b"\xff" * (math.prod(wide) * planes // 4)
+        # It takes no more than two bits of a pixel from each plane, and does not look where its bytes end: where
+        # they end too early, what it makes of them depends on what lies behind.
+        size = len(GUARD) + math.prod(wide) * planes // 4
         with _HCOMPRESS:  # it mixes up the pixels of images that two threads decode at once
-            values = self._codecs.decompress_hcompress_1_c(guarded, *wide, 0, self._stored.smooth, 8)
+            values, others = (
+                self._codecs.decompress_hcompress_1_c(raw.tobytes() + byte * size, *wide, 0, stored.smooth, 8)
+                for byte in (b"\xff", b"\0")
+            )
+        if values != others:
+            raise Damaged(f"its {len(raw)} bytes end before its pixels do")
         return np.frombuffer(values, np.int32)
 
     def _plio(self, raw: Array, shape: tuple[int, ...]) -> Array:

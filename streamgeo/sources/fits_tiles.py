@@ -299,7 +299,7 @@ def layout(path: str, identity: Identity, hdu: int, fd: int, header: Header, lib
     """
     try:
         columns, width = _columns(header)
-        stored = _stored(header, columns)
+        stored = _stored(path, header, columns)
         rows = header.whole("NAXIS2")
     except Unusual as reason:
         raise Uncovered(f"its header is unusual ({reason})") from None
@@ -350,7 +350,7 @@ def _scaled(header: Header, column: int) -> bool:
     return header.number(f"TSCAL{column}", 1) != 1 or header.number(f"TZERO{column}", 0) != 0
 
 
-def _stored(header: Header, columns: dict[str, _Column]) -> Stored:
+def _stored(path: str, header: Header, columns: dict[str, _Column]) -> Stored:
     codec = {"RICE_ONE": "RICE_1"}.get(kind := header.text("ZCMPTYPE", ""), kind)
     if codec not in CODECS:
         raise Uncovered(f"its compression is {codec!r}")
@@ -359,12 +359,15 @@ def _stored(header: Header, columns: dict[str, _Column]) -> Stored:
     pixels = math.prod(min(one, size) for one, size in zip(tile, shape))
     if min(tile) < 1 or pixels * max(dtype.itemsize, 4) > _LARGEST:
         raise OpenError(
-            f"read: an image of {shape} in tiles of {tile} cannot be decoded: tiles hold 2 GiB at most"
+            f"read: {path} has an image of {shape} in tiles of {tile}: a tile holds 2 GiB at most; fetch the file again"
         )
     settings = _settings(header)
     block, width = settings.get("BLOCKSIZE", 32), settings.get("BYTEPIX", 4)
     if codec == "RICE_1" and (block not in BLOCKS or width not in (1, 2, 4)):
-        raise OpenError(f"read: RICE_1 with BLOCKSIZE = {block} and BYTEPIX = {width} cannot be decoded")
+        raise OpenError(
+            f"read: {path} says RICE_1 with BLOCKSIZE = {block} and BYTEPIX = {width}, which no decoder takes; "
+            "fetch the file again"
+        )
     scaled = "ZSCALE" in columns or "ZSCALE" in header.cards
     method = header.text("ZQUANTIZ", "NO_DITHER")
     if method not in DITHERS or (scaled and dtype.kind != "f"):

@@ -288,6 +288,8 @@ def _stored(page: Any, like: Like) -> Stored:
         raise Uncovered("its header does not say what GDAL says")
     if page.imagedepth != 1 or page.tiledepth != 1:
         raise Uncovered("it has more than two dims")
+    if predictor == 3 and stored.kind != "f":
+        raise Uncovered("predictor 3, which is for floats, with integers")
     if predictor == 2 and stored.itemsize == 8:
         raise Uncovered("predictor 2 with 64 bits")
     if int(page.photometric) not in _AS_STORED:  # GDAL turns CMYK, YCbCr and L*a*b* into RGB while it reads
