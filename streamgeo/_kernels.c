@@ -15,6 +15,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define MOST_DIMS 16
+#define SHORT 32768 /* bytes that are written sooner than the interpreter's lock changes hands */
 typedef Py_ssize_t Size;
 
 /* -- what is given -------------------------------------------------------------------------------------------- */
@@ -219,10 +220,14 @@ static PyObject *by_rows(PyObject *pairs, const Row rows[3], const void *with)
     while (begun < count && begin(PyList_GetItem(pairs, begun), rows, jobs + begun))
         begun++;
     if (begun == count) {
-        Py_BEGIN_ALLOW_THREADS
+        Size bytes = 0;
+        for (Size i = 0; i < count; i++)
+            bytes += jobs[i].out.len;
+        PyThreadState *state = bytes < SHORT ? NULL : PyEval_SaveThread();
         for (Size i = 0; i < count; i++)
             each_row(jobs[i].row, &jobs[i].both, jobs[i].out.buf, jobs[i].in.buf, with);
-        Py_END_ALLOW_THREADS
+        if (state)
+            PyEval_RestoreThread(state);
     }
     for (Size i = begun; i-- > 0;) {
         PyBuffer_Release(&jobs[i].in);
