@@ -25,6 +25,13 @@ _SCRATCH_LIMIT = 16 << 20  # bytes that a thread holds on to for one use
 _SPARE = 128 << 20  # bytes of free slots that are held at most, beside those of the size that is wanted
 
 
+class _Lent(weakref.ref[Array]):
+    """A reference to an array, and the memory that it was given; a ``finalize`` takes several times as long."""
+
+    __slots__ = ("slot",)
+    slot: memoryview
+
+
 class Slots:
     """Arrays whose memory goes round. An array is in use as long as it, or a view of it, is referred to."""
 
@@ -34,6 +41,7 @@ class Slots:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._free: dict[int, list[memoryview]] = {}
+        self._lent: dict[int, _Lent] = {}
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """An array that is not filled."""
@@ -44,7 +52,9 @@ class Slots:
         slot = self._take(size)
         # An array of a memoryview is the end of the chain of bases: every view of it keeps it alive.
         array = np.frombuffer(slot, np.uint8, nbytes)
-        weakref.finalize(array, self._give, slot).atexit = False
+        lent = _Lent(array, self._give)
+        lent.slot = slot
+        self._lent[id(lent)] = lent
         return array.view(dtype).reshape(shape)
 
     def _take(self, size: int) -> memoryview:
@@ -64,10 +74,11 @@ class Slots:
             for size in [size for size in self._free if size != wanted]:
                 del self._free[size]
 
-    def _give(self, slot: memoryview) -> None:
-        free = self._free.get(slot.nbytes)  # no lock: this may run inside one, when memory is collected
+    def _give(self, lent: _Lent) -> None:
+        self._lent.pop(id(lent), None)
+        free = self._free.get(lent.slot.nbytes)  # no lock: this may run inside one, when memory is collected
         if free is not None:
-            free.append(slot)
+            free.append(lent.slot)
 
 
 SLOTS = Slots()

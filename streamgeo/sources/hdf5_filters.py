@@ -58,6 +58,9 @@ class Filter(NamedTuple):
 class Pipeline:
     """The filters of a dataset in the order in which they were applied.
 
+    Attributes:
+        notices: whether it would fail on bytes that no filter was applied to.
+
     Raises:
         Uncovered: when one of them, or their combination, is not undone here.
     """
@@ -74,13 +77,10 @@ class Pipeline:
         if sum(not (one.keeps_size or one.code == FLETCHER32) for one in self.filters) > 1:
             raise Uncovered(f"two compressors in a row ({self}) are not covered")
 
+        self.notices = not all(one.keeps_size for one in self.filters)
+
     def __str__(self) -> str:
         return ", ".join(one.name for one in self.filters) or "uncompressed"
-
-    @property
-    def notices(self) -> bool:
-        """Whether it would fail on bytes that no filter was applied to."""
-        return not all(one.keeps_size for one in self.filters)
 
     def decode(self, data: Bytes, mask: int, size: int) -> Bytes:
         """The ``size`` bytes of a chunk, to be kept; bits of ``mask`` say which filters were left out for it.
