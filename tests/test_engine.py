@@ -293,3 +293,25 @@ def test_the_consumer_stops_when_it_has_become_slow(clock: Clock) -> None:
     clock.now += 1.0  # the consumer thought for a second, once
     assert all(pass_by(pace, clock, 200, 100e-6, 40e-6))
     assert not pass_by(pace, clock, 200, 100e-6, 160e-6)[-1]
+
+
+def test_threads_are_tried_again_after_a_while(clock: Clock) -> None:
+    """They lost while another program had a processor: that passes, and only a trial tells."""
+    pace = Pace()
+    assert pass_by(pace, clock, 100, 10e-3, 9e-3)[-1]
+    found = pass_by(pace, clock, 500, 5e-3, 9e-3)
+    assert found[0] and sum(found[-100:]) < 20
+    assert sum(pass_by(pace, clock, 5000, 5e-3, 9e-3)) < 250
+    pace = Pace()
+    found = pass_by(pace, clock, 100_000, 100e-6, 40e-6)
+    assert sum(found) > 0.98 * len(found), "where threads lose again, trials become rare"
+
+
+def test_long_results_are_not_tried_while_threads_work_side_by_side(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for busy, tried in ((1.8, False), (1.1, True)):
+        monkeypatch.setattr("streamgeo.engine.pace.process_time", lambda busy=busy: busy * clock.now)
+        assert any(pass_by(Pace(), clock, 200, 10e-3, 9e-3)) is tried
+    monkeypatch.setattr("streamgeo.engine.pace.process_time", lambda: 2 * clock.now)
+    assert any(pass_by(Pace(), clock, 2000, 100e-6, 40e-6)), "threads may be busy with handing over"

@@ -23,6 +23,10 @@ _PARALLEL = 1.3  # seconds of processor time in a second from which on threads d
 _HOPELESS = 1.5  # times as slow as with threads, twice: no more tries
 _SLOWER = 1.25  # the same of what was tried and found good, twice in a row
 _RARER, _RAREST = 4, 32  # times as many looks until it is tried again, when it did not pay; and at most
+_STAY, _LONGEST = (
+    32,
+    512,
+)  # looks without threads until they are tried again: twice as many each time, and at most
 
 
 @dataclass
@@ -32,14 +36,17 @@ class Pace:
     Attributes:
         ahead: seconds from one result to the next with threads, at best.
         gap: looks with threads before it is tried without.
+        stay: seconds without before threads are tried again: another program may have had a processor.
     """
 
     here: bool = False
     ahead: float = math.inf
     gap: int = 2
+    stay: float = _STAY
     _trying: bool = False
     _tries: list[float] = field(default_factory=list)  # seconds from one result to the next
     _looks: int = 0  # with threads since the last try
+    _stayed: float = 0.0  # seconds without since then
     _slow: int = 0  # looks in a row
     _count: int = 0  # results since the last look
     _until: int = _SHORT_LOOK
@@ -72,9 +79,11 @@ class Pace:
             self._until = _LOOK
             return
         elif self.here:
+            self._stayed += passed
             self._slow = self._slow + 1 if each > _SLOWER * self.ahead else 0
-            if self._slow == 2:
-                self.here, self._slow, self.ahead = False, 0, math.inf
+            if self._slow == 2 or self._stayed >= self.stay:
+                self.stay = _STAY if self._slow == 2 else min(2 * self.stay, _LONGEST)
+                self.here, self._slow, self.gap, self.ahead = False, 0, 2, math.inf
         else:
             self._looks += 1
             self.ahead = min(self.ahead, each)
@@ -92,8 +101,9 @@ class Pace:
         if len(self._tries) == _TRIES or (len(last) == 2 and min(last) > _HOPELESS * self.ahead):
             self._trying = False
             self.here = sum(last) < 2 * self.ahead
-            self.gap = 2 if self.here else min(self.gap * _RARER, _RAREST)
-            self._looks = 0
+            if not self.here:
+                self.gap, self.stay = min(self.gap * _RARER, _RAREST), _STAY
+            self._looks, self._stayed = 0, 0.0
 
     def _restart(self, until: int) -> None:
         self._count, self._until = 0, until
