@@ -24,9 +24,9 @@ _HOPELESS = 1.5  # times as slow as with threads, twice: no more tries
 _SLOWER = 1.25  # the same of what was tried and found good, twice in a row
 _RARER, _RAREST = 4, 32  # times as many looks until it is tried again, when it did not pay; and at most
 _STAY, _LONGEST = (
-    32,
-    512,
-)  # looks without threads until they are tried again: twice as many each time, and at most
+    1.0,
+    60.0,
+)  # seconds without threads until they are tried again: twice as long each time, and at most
 
 
 @dataclass
