@@ -182,7 +182,7 @@ static int aligned(const Py_buffer *view)
     return all % (uintptr_t)view->itemsize == 0;
 }
 
-/* One of the pairs; the caller releases what was taken. */
+/* One of the pairs; the caller releases what was taken. 0 for an error, -1 where an array is not aligned. */
 static int begin(PyObject *pair_of, const Row rows[3], Job *job)
 {
     if (!PyTuple_Check(pair_of) || PyTuple_Size(pair_of) != 2)
@@ -198,11 +198,9 @@ static int begin(PyObject *pair_of, const Row rows[3], Job *job)
     int good = 0;
     if (job->out.itemsize != sizeof(float) || !job->row)
         fail("float32 of integers of another width are wanted");
-    else if (!aligned(&job->out) || !aligned(&job->in))
-        fail("the arrays are not aligned");
-    else
-        good = pair(&job->out, &job->in, &job->both);
-    if (!good) {
+    else if (pair(&job->out, &job->in, &job->both))
+        good = aligned(&job->out) && aligned(&job->in) ? 1 : -1;
+    if (good < 1) {
         PyBuffer_Release(&job->in);
         PyBuffer_Release(&job->out);
     }
@@ -217,7 +215,8 @@ static PyObject *by_rows(PyObject *pairs, const Row rows[3], const void *with)
     Job *jobs = PyMem_Malloc((count ? count : 1) * sizeof(Job));
     if (!jobs)
         return PyErr_NoMemory();
-    while (begun < count && begin(PyList_GetItem(pairs, begun), rows, jobs + begun))
+    int good = 1;
+    while (begun < count && (good = begin(PyList_GetItem(pairs, begun), rows, jobs + begun)) > 0)
         begun++;
     if (begun == count) {
         Size bytes = 0;
@@ -234,7 +233,7 @@ static PyObject *by_rows(PyObject *pairs, const Row rows[3], const void *with)
         PyBuffer_Release(&jobs[i].out);
     }
     PyMem_Free(jobs);
-    return begun == count ? Py_NewRef(Py_None) : NULL;
+    return good ? PyBool_FromLong(good > 0) : NULL;
 }
 
 static PyObject *look_up(PyObject *self, PyObject *args)
@@ -425,9 +424,10 @@ static PyObject *lzw_of(PyObject *self, PyObject *args)
 /* -- the module --------------------------------------------------------------------------------------------------- */
 
 static PyMethodDef functions[] = {
-    {"look_up", look_up, METH_VARARGS, "look_up([(out, stored), ...], table): out[i] = table[bits of stored[i]]"},
+    {"look_up", look_up, METH_VARARGS,
+     "look_up([(out, stored), ...], table): out[i] = table[bits of stored[i]]; False where an array is not aligned"},
     {"linear", linear, METH_VARARGS,
-     "linear([(out, stored), ...], signed, missing, scale, offset, double): NaN where missing, else a line"},
+     "linear([(out, stored), ...], signed, missing, scale, offset, double): NaN where missing, else a line; as above"},
     {"unshuffle", unshuffle, METH_VARARGS, "unshuffle(out, data, width): bytes of numbers that were sorted by place"},
     {"planes", planes, METH_VARARGS, "planes(out, pixels, sum): (band, y, x) of (y, x, band), which it may change"},
     {"rice", rice, METH_VARARGS, "rice(out, data, starts, sizes, block): how many tiles were sound, from the first on"},

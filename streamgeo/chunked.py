@@ -155,14 +155,15 @@ def overlaps(box: Box, chunks: tuple[int, ...]) -> Iterable[Piece]:
     (0,) (slice(3, 4, None),) (slice(0, 1, None),)
     (1,) (slice(0, 2, None),) (slice(1, 3, None),)
     """
-    # Patches are foreseen and read soon after; boxes with many pieces are not patches.
-    count = math.prod([-(-high // size) - low // size for (low, high), size in zip(box, chunks)])
-    return _few_pieces(box, chunks) if count <= _MOST else _pieces(box, chunks)
+    few = _few_pieces(box, chunks)
+    return _pieces(box, chunks) if few is None else few
 
 
 @lru_cache(maxsize=512)
-def _few_pieces(box: Box, chunks: tuple[int, ...]) -> tuple[Piece, ...]:
-    return tuple(_pieces(box, chunks))
+def _few_pieces(box: Box, chunks: tuple[int, ...]) -> tuple[Piece, ...] | None:
+    """Those of a patch, which is foreseen, then read, and cut out of other scenes; None where there are many."""
+    count = math.prod([-(-high // size) - low // size for (low, high), size in zip(box, chunks)])
+    return tuple(_pieces(box, chunks)) if count <= _MOST else None
 
 
 def _pieces(box: Box, chunks: tuple[int, ...]) -> Iterator[Piece]:

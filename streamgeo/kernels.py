@@ -34,8 +34,7 @@ def look_up(pairs: Pairs, table: NDArray[np.float32]) -> None:
     >>> out.tolist()
     [1.5, 127.5]
     """
-    if compiled and _aligned(pairs):
-        compiled.look_up(pairs, table)
+    if compiled and compiled.look_up(pairs, table):
         return
     for out, stored in pairs:
         out[...] = table[stored.view(f"=u{stored.itemsize}")]
@@ -67,21 +66,16 @@ class Line:
 
     def each(self, pairs: Pairs) -> None:
         """The same for several arrays of one dtype."""
-        if compiled and pairs and _aligned(pairs) and (dtype := pairs[0][1].dtype).isnative:
+        if compiled and pairs and (dtype := pairs[0][1].dtype).isnative:
             missing = 1 << 62 if self.missing is None else self.missing
-            compiled.linear(
-                pairs, dtype.kind == "i", missing, self.scale, self.offset, self.real.itemsize == 8
-            )
-            return
+            double = self.real.itemsize == 8
+            if compiled.linear(pairs, dtype.kind == "i", missing, self.scale, self.offset, double):
+                return
         for out, stored in pairs:
             with np.errstate(all="ignore"):
                 np.copyto(out, stored.astype(self.real) * self.scale + self.offset, casting="same_kind")
             if self.missing is not None:
                 np.copyto(out, np.float32(np.nan), where=stored == self.missing)
-
-
-def _aligned(pairs: Pairs) -> bool:
-    return all(out.flags.aligned and stored.flags.aligned for out, stored in pairs)
 
 
 def unshuffle(out: Bytes, data: Bytes, width: int) -> None:

@@ -298,7 +298,7 @@ def test_the_consumer_stops_when_it_has_become_slow(clock: Clock) -> None:
 def test_threads_are_tried_again_after_a_while(clock: Clock) -> None:
     """They lost while another program had a processor: that passes, and only a trial tells."""
     pace = Pace()
-    assert pass_by(pace, clock, 100, 10e-3, 9e-3)[-1]
+    assert pass_by(pace, clock, 100, 11e-3, 9e-3)[-1]
     found = pass_by(pace, clock, 500, 5e-3, 9e-3)
     assert found[0] and sum(found[-100:]) < 20
     assert sum(pass_by(pace, clock, 5000, 5e-3, 9e-3)) < 250
@@ -312,6 +312,6 @@ def test_long_results_are_not_tried_while_threads_work_side_by_side(
 ) -> None:
     for busy, tried in ((1.8, False), (1.1, True)):
         monkeypatch.setattr("streamgeo.engine.pace.process_time", lambda busy=busy: busy * clock.now)
-        assert any(pass_by(Pace(), clock, 200, 10e-3, 9e-3)) is tried
+        assert any(pass_by(Pace(), clock, 200, 11e-3, 9e-3)) is tried
     monkeypatch.setattr("streamgeo.engine.pace.process_time", lambda: 2 * clock.now)
     assert any(pass_by(Pace(), clock, 2000, 100e-6, 40e-6)), "threads may be busy with handing over"

@@ -277,7 +277,6 @@ WRONG = [
     ("look_up", [(F4, U2.astype("u4"))], TABLE),
     ("look_up", [(F4, U2.astype("u8"))], TABLE),
     ("look_up", [(np.empty((1,) * 17, np.float32), np.zeros((1,) * 17, np.uint16))], TABLE),
-    ("look_up", [(np.frombuffer(bytearray(49), np.float32, 12, 1).reshape(4, 3), U2)], TABLE),
     ("look_up", [(F4, U2, U2)], TABLE),
     ("look_up", [F4, U2], TABLE),
     ("look_up", ((F4, U2),), TABLE),
@@ -340,6 +339,15 @@ def test_read_only_memory_and_what_is_no_array_are_refused(name: str) -> None:
         with pytest.raises((ValueError, TypeError, BufferError)):
             first = [(F4, U2), (out, U2)] if name in ("look_up", "linear") else out
             getattr(compiled, name)(first, *arguments[name])
+
+
+def test_what_is_not_aligned_is_left_alone() -> None:
+    odd = np.frombuffer(bytearray(b"\1" * 49), np.float32, 12, 1).reshape(4, 3)
+    sound, before = np.zeros((4, 3), np.float32), odd.copy()
+    assert compiled.look_up([(sound, U2)], TABLE + 5) is True
+    assert compiled.look_up([(sound, U2), (odd, U2)], TABLE) is False
+    assert compiled.linear([(odd, U2)], False, 0, 1.0, 0.0, True) is False
+    assert (sound == 5).all() and np.array_equal(odd, before)
 
 
 def test_other_threads_run_meanwhile() -> None:

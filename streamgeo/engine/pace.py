@@ -21,6 +21,7 @@ _LONG = 50e-3  # seconds from one result to the next from which on trying costs 
 _SHORT = 2e-3  # the same, below which it is tried even where processors are busy: they may be handing over
 _PARALLEL = 1.3  # seconds of processor time in a second from which on threads do work side by side
 _HOPELESS = 1.5  # times as slow as with threads, twice: no more tries
+_BETTER = 0.9  # the same, from which on it is worth leaving the threads
 _SLOWER = 1.25  # the same of what was tried and found good, twice in a row
 _RARER, _RAREST = 4, 32  # times as many looks until it is tried again, when it did not pay; and at most
 _STAY, _LONGEST = (
@@ -100,7 +101,7 @@ class Pace:
         last = self._tries[-2:]
         if len(self._tries) == _TRIES or (len(last) == 2 and min(last) > _HOPELESS * self.ahead):
             self._trying = False
-            self.here = sum(last) < 2 * self.ahead
+            self.here = sum(last) < 2 * _BETTER * self.ahead
             if not self.here:
                 self.gap, self.stay = min(self.gap * _RARER, _RAREST), _STAY
             self._looks, self._stayed = 0, 0.0

@@ -216,7 +216,7 @@ class FitsScene(Scene):
         """Have the tiles of a window fetched, where it is known by now where they lie."""
         box = tuple((window[dim].start, window[dim].stop) for dim in self._images[0].dims)
         numbers = range(len(self._images))[window["hdu"]] if self._stacked else (0,)
-        tiled = [n for n in numbers if self._maps[n] is None and CACHE.holds(self._layout_key(n))]
+        tiled = [n for n in numbers if self._maps[n] is None and CACHE.holds(self._layout_keys[n])]
         missing = [self._chunks(number).foresee(box) for number in tiled]
         return any(missing)
 
@@ -236,13 +236,17 @@ class FitsScene(Scene):
 
     def _chunks(self, number: int) -> FitsTiles | ByAstropy:
         """The chunks of a compressed image; where they lie is kept in the cache."""
-        find = partial(_layout, self._path, self._mark, self._images[number])
-        key = self._layout_key(number)
-        found: FitsTiles | ByAstropy = CACHE.get(key, find, lambda chunks: int(chunks.nbytes))
+        key = self._layout_keys[number]
+        found: FitsTiles | ByAstropy | None = CACHE.found([key])[0]
+        if found is None:
+            find = partial(_layout, self._path, self._mark, self._images[number])
+            found = CACHE.get(key, find, lambda chunks: int(chunks.nbytes))
+        assert found is not None
         return found
 
-    def _layout_key(self, number: int) -> tuple[Hashable, ...]:
-        return ("layout", "fits", self._path, *self._mark, self._images[number].hdu)
+    @cached_property
+    def _layout_keys(self) -> list[tuple[Hashable, ...]]:
+        return [("layout", "fits", self._path, *self._mark, image.hdu) for image in self._images]
 
     @property
     def reader(self) -> str:
