@@ -80,7 +80,9 @@ class Pace:
             self._until = _LOOK
             return
         elif self.here:
-            self._stayed += passed
+            self._stayed += (
+                min(each, self.ahead) * self._count
+            )  # what the consumer thinks about does not count
             self._slow = self._slow + 1 if each > _SLOWER * self.ahead else 0
             if self._slow == 2 or self._stayed >= self.stay:
                 self.stay = _STAY if self._slow == 2 else min(2 * self.stay, _LONGEST)
