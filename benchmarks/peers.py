@@ -140,14 +140,16 @@ class ByHand:
 
     needs: ClassVar[tuple[str, ...]] = ()
     kinds: ClassVar[tuple[str, ...]] = ALL
-    whole = False
 
     def __init__(self, case: Case, order: Order, threads: int) -> None:
         self.case, self.order = case, order
         self.pool = ThreadPoolExecutor(
             threads
         )  # for all epochs: open handles, and their caches, are its threads'
-        self.reader = readers.WholeScenes(case) if self.whole else readers.reader(case)
+        self.reader = self._reader()
+
+    def _reader(self) -> readers.Reader:
+        return readers.reader(self.case)
 
     def _make(self, group: Indices) -> Array:
         out = np.empty((len(group), *self.case.patch), np.float32)
@@ -167,7 +169,19 @@ class ByHand:
 class WholeScenes(ByHand):
     """The same, but every scene is read whole when it is first wanted, and kept: memory for all of them."""
 
-    whole = True
+    def _reader(self) -> readers.Reader:
+        return readers.WholeScenes(self.case)
+
+
+class DefaultCaches(ByHand):
+    """The same with the cache that netCDF-C has by default, 16 MiB: eight frames, of which a patch is cut, take 17."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("netcdf",)
+    others = "as by hand"
+    guard = 2.0
+
+    def _reader(self) -> readers.Reader:
+        return readers.NetCDF(self.case, cache=None)
 
 
 class Xbatcher:
@@ -307,6 +321,7 @@ def _missing(sample: dict[str, Any], value: float) -> dict[str, Any]:
 LOADERS: dict[str, type[Loader]] = {
     "streamgeo": Streamgeo,
     "by hand": ByHand,
+    "by hand, default caches": DefaultCaches,
     "by hand, whole scenes": WholeScenes,
     "DataLoader": TorchLoader,
     "xbatcher": Xbatcher,
@@ -318,6 +333,6 @@ def lacks(name: str, kind: str) -> str | None:
     """Why a loader cannot take part; None when it can."""
     loader = LOADERS[name]
     if kind not in loader.kinds:
-        return f"does not read {kind}"
+        return getattr(loader, "others", f"does not read {kind}")
     missing = [package for package in loader.needs if importlib.util.find_spec(package) is None]
     return f"{missing[0]} is not installed" if missing else None

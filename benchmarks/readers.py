@@ -83,24 +83,25 @@ class Astropy(_Handles):
 class NetCDF:
     """One thread at a time reads, since netCDF-C is not thread-safe; conversion is done outside of the lock."""
 
-    def __init__(self, case: Case) -> None:
-        self.case = case
+    def __init__(self, case: Case, cache: int | None = CHUNK_CACHE) -> None:
+        self.case, self.cache = case, cache
         self.lock = threading.Lock()
         self.variable: Any = None
 
     def read(self, scene: int, slices: Slices, out: Array) -> None:
         with self.lock:
             if self.variable is None:
-                self.variable = _variable(self.case.paths[scene])
+                self.variable = _variable(self.case.paths[scene], self.cache)
             raw = self.variable[slices]
         convert(raw, self.case.values, out)
 
 
-def _variable(path: str) -> Any:
+def _variable(path: str, cache: int | None = CHUNK_CACHE) -> Any:
     import netCDF4
 
     variable = netCDF4.Dataset(path)["t2m"]
-    variable.set_var_chunk_cache(CHUNK_CACHE, 20011, 0.75)
+    if cache is not None:
+        variable.set_var_chunk_cache(cache, 20011, 0.75)
     variable.set_auto_maskandscale(False)
     return variable
 

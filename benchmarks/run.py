@@ -39,9 +39,10 @@ and contenders take turns.
 - **copying**: the same patches copied and converted from arrays in memory into new batches.
 - **by hand**: rasterio, netCDF4, astropy or numpy with open handles and two threads, read straight into the batch;
   block and chunk caches large enough for all files.
+- **by hand, default caches**: with the cache of 16 MiB that netCDF-C has if nobody sets it; two seconds an epoch.
 - **by hand, whole scenes**: scenes are read whole and kept, which takes memory for all of them.
 - **DataLoader**: torch's, over the loop by hand, two worker processes.
-- † over the first of the scenes only, since it takes long.
+- † over the first of the scenes, or the first seconds, only, since it takes long.
 - **processor time** is that of all threads; it hardly changes with what else the machine does."""
 
 
