@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #define INLINE static inline __attribute__((always_inline))
+#define VERSION 1 /* as kernels.py has it; one more with every change of a function */
 #define MOST_DIMS 16
 #define SHORT 32768 /* bytes that are written sooner than the interpreter's lock changes hands */
 typedef Py_ssize_t Size;
@@ -185,7 +186,7 @@ static int aligned(const Py_buffer *view)
 /* One of the pairs; the caller releases what was taken. 0 for an error, -1 where an array is not aligned. */
 static int begin(PyObject *pair_of, const Row rows[3], Job *job)
 {
-    if (!PyTuple_Check(pair_of) || PyTuple_Size(pair_of) != 2)
+    if (!pair_of || !PyTuple_Check(pair_of) || PyTuple_Size(pair_of) != 2)
         return fail("pairs of arrays are wanted");
     if (!take(PyTuple_GetItem(pair_of, 0), &job->out, SPREAD | PyBUF_WRITABLE))
         return 0;
@@ -344,14 +345,13 @@ static PyObject *planes(PyObject *self, PyObject *args)
         PyBuffer_Release(&out);
         return NULL;
     }
-    int good = in.ndim == 3 && out.ndim == 3 && out.itemsize == in.itemsize && out.shape[0] == in.shape[2] &&
-               out.shape[1] == in.shape[0] && out.shape[2] == in.shape[1] && aligned(&out) && aligned(&in);
     void (*run)(void *, void *, Size, Size, Size, int) = in.itemsize == 1   ? planes_8
                                                          : in.itemsize == 2 ? planes_16
                                                          : in.itemsize == 4 ? planes_32
                                                          : in.itemsize == 8 ? planes_64
                                                                             : NULL;
-    good = good && run;
+    int good = run && in.ndim == 3 && out.ndim == 3 && out.itemsize == in.itemsize && out.shape[0] == in.shape[2] &&
+               out.shape[1] == in.shape[0] && out.shape[2] == in.shape[1] && aligned(&out) && aligned(&in);
     if (good) {
         Size rows = in.shape[0], cols = in.shape[1], bands = in.shape[2];
         Py_BEGIN_ALLOW_THREADS
@@ -435,7 +435,14 @@ static PyMethodDef functions[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_kernels", NULL, 0, functions, NULL, NULL, NULL, NULL};
+static int begun(PyObject *module)
+{
+    return PyModule_AddIntConstant(module, "VERSION", VERSION);
+}
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, begun}, {0, NULL}};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_kernels", NULL, 0, functions, slots, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__kernels(void)
 {

@@ -12,15 +12,16 @@
 #define END 257
 #define FIRST 258 /* code of the first string that is not a single byte */
 #define CODES 4096
-#define STEP 8 /* bytes copied at a time: most strings are shorter */
+#define STEP ((Size)sizeof(uint64_t)) /* bytes copied at a time: most strings are shorter */
 typedef ptrdiff_t Size;
 
 /* Bytes of a string; those behind it, up to the end of the output, are written anew by the next ones. */
 static inline void copy(uint8_t *to, const uint8_t *from, Size length, const uint8_t *end)
 {
+    uint64_t step;
     if (end - to >= length + STEP)
         for (Size done = 0; done < length; done += STEP)
-            memcpy(to + done, from + done, STEP);
+            memcpy(&step, from + done, STEP), memcpy(to + done, &step, STEP); /* both may overlap */
     else
         memcpy(to, from, length);
 }

@@ -192,16 +192,15 @@ class Unpacking(unpacking.Unpacking):
         if not stored.dtype.isnative:
             stored = _into(memory("stored", stored.dtype.newbyteorder("="), stored.shape), stored)
         data = stored if stored.dtype == self._dtype else stored.view(self._dtype)
-        with np.errstate(all="ignore"):
-            missing = self._missing(data) if self._marked else None
-            if self._cast is not None:
-                data = _into(memory("cast", self._cast, data.shape), data)
-            for ufunc, number, dtype in self._steps:
-                target = out if dtype == out.dtype else memory("scaled", dtype, data.shape)
-                ufunc(data, number, out=target)
-                data = target
-            if data is not out:
-                np.copyto(out, data, casting="unsafe")
+        missing = self._missing(data) if self._marked else None
+        if self._cast is not None:
+            data = _into(memory("cast", self._cast, data.shape), data)
+        for ufunc, number, dtype in self._steps:
+            target = out if dtype == out.dtype else memory("scaled", dtype, data.shape)
+            ufunc(data, number, out=target)
+            data = target
+        if data is not out:
+            np.copyto(out, data, casting="unsafe")
         if missing is not None and missing.any():
             np.copyto(out, np.float32(np.nan), where=missing)
 

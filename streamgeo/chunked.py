@@ -7,6 +7,7 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import cached_property, lru_cache, partial
 from itertools import islice, product
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo import spill
-from streamgeo.chunks import CACHE
+from streamgeo.chunks import CACHE, otherwise_busy
 from streamgeo.kernels import Pairs
 from streamgeo.slots import SLOTS
 
@@ -91,7 +92,7 @@ class Chunked(ABC):
 
     def _put(self, pieces: Iterable[Piece], out: Array, put: Put) -> None:
         """Copy pieces; those that another thread is decoding come last, so that threads share work and do not wait."""
-        pieces, busy = iter(pieces), list[Piece]()
+        pieces, busy, decoded = iter(pieces), list[Piece](), list[At]()
         while some := list(islice(pieces, self._at_once)):
             pairs: Pairs = []
             for piece, chunk in zip(some, CACHE.found([(self.key, at) for at, _, _ in some])):
@@ -99,13 +100,20 @@ class Chunked(ABC):
                 part = self.part(at, source, wait=False) if chunk is None else chunk[source]
                 if part is None:
                     busy.append(piece)
-                else:
-                    pairs.append((out[target], part))
+                    continue
+                pairs.append((out[target], part))
+                if chunk is None:
+                    decoded.append(at)
             _put_each(pairs, put)
-        for at, source, target in busy:
-            part = self.part(at, source)
-            assert part is not None
-            put(out[target], part)
+        # What has no room in the cache would have to be decoded again if this was put off.
+        with otherwise_busy(False) if busy and not self._kept(decoded) else nullcontext():
+            for at, source, target in busy:
+                part = self.part(at, source)
+                assert part is not None
+                put(out[target], part)
+
+    def _kept(self, chunks: Iterable[At]) -> bool:
+        return all(CACHE.holds((self.key, at)) for at in chunks)
 
     @cached_property
     def _at_once(self) -> int:
@@ -132,9 +140,8 @@ class Chunked(ABC):
     def part(self, at: At, source: Slices, wait: bool = True) -> Array | None:
         """A piece of a chunk, to be copied from before another one is asked for; see :meth:`chunk`."""
         chunk = self.chunk(at, wait)
-        return (
-            None if chunk is None else chunk[source]
-        )  # the view holds its memory, which may go round otherwise
+        # The view holds its memory, which may go round otherwise.
+        return None if chunk is None else chunk[source]
 
 
 def _put_each(pairs: Pairs, put: Put) -> None:

@@ -32,13 +32,13 @@ _MANNER = _Manner()
 
 
 @contextmanager
-def otherwise_busy() -> Iterator[None]:
+def otherwise_busy(busy: bool = True) -> Iterator[None]:
     """A block in which :class:`Busy` is raised where this thread would wait for a value; never in a computation."""
-    _MANNER.waits = False
+    before, _MANNER.waits = _MANNER.waits, not busy
     try:
         yield
     finally:
-        _MANNER.waits = True
+        _MANNER.waits = before
 
 
 class ByteCache:
@@ -83,35 +83,37 @@ class ByteCache:
         Raises:
             Busy: in its stead, inside :func:`otherwise_busy`.
         """
-        while True:
-            with self._lock:
-                if key in self._values:
-                    self._values.move_to_end(key)
-                    count(HITS)
-                    return self._values[key][0]
-                waiters = self._running.get(key)
-                if waiters is None:
-                    self._running[key] = []
-                    break
-                if not wait:
-                    return None
-                if not _MANNER.waits:
-                    raise Busy
-                waiters.append(done := threading.Event())
-            with waiting():
-                done.wait()
-        count(MISSES)
-        manner, _MANNER.waits = _MANNER.waits, True
-        try:
+        mine: list[threading.Event] = []
+        manner = _MANNER.waits
+        try:  # from before anyone can hear of it: a signal may come anywhere
+            while True:
+                with self._lock:
+                    if key in self._values:
+                        self._values.move_to_end(key)
+                        count(HITS)
+                        return self._values[key][0]
+                    waiters = self._running.setdefault(key, mine)
+                    if waiters is mine:
+                        break
+                    if not wait:
+                        return None
+                    if not manner:
+                        raise Busy
+                    waiters.append(done := threading.Event())
+                with waiting():
+                    done.wait()
+            count(MISSES)
+            _MANNER.waits = True
             value = compute()
             self._keep(key, value, size(value))
             return value
         finally:
             _MANNER.waits = manner
-            with self._lock:
-                waiters = self._running.pop(key, None)
-            for done in waiters or ():
-                done.set()
+            if self._running.get(key) is mine:
+                with self._lock:
+                    self._running.pop(key, None)
+                for done in mine:
+                    done.set()
 
     def found(self, keys: Sequence[Hashable]) -> list[Any]:
         """The values that are here, None for the others."""
@@ -125,11 +127,6 @@ class ByteCache:
                 out.append(None if entry is None else entry[0])
         count(HITS, hits)
         return out
-
-    def peek(self, key: Hashable) -> Any:
-        """The value of ``key`` if it is here, without using it."""
-        entry = self._values.get(key)
-        return None if entry is None else entry[0]
 
     def holds(self, key: Hashable) -> bool:
         """Whether a value is here, or on its way, just now."""

@@ -58,7 +58,7 @@ class Unpacking(unpacking.Unpacking):
     """
 
     def __init__(self, packing: Packing) -> None:
-        self.key, self._twin = packing, packing.twin
+        self.key, self._twin = repr(packing), packing.twin  # 0.0 and -0.0 are two
         dtype, self._bscale, self._bzero, blank = packing
         # Exact in float32, also where 2^15 is added for unsigned integers.
         self._small = dtype.itemsize <= 2 or dtype == np.float32

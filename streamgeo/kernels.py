@@ -7,6 +7,7 @@ calls for each, and threads wait for one another between two of them.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -14,13 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_VERSION = 1  # of what is compiled: a module that was built before the last change is not taken
 try:
     compiled: Any = import_module("streamgeo._kernels")
+    compiled = compiled if getattr(compiled, "VERSION", 0) == _VERSION else None
 except ImportError:
     compiled = None
 
 Array = NDArray[Any]
 Bytes = NDArray[np.uint8]
+BLOCK = 1 << 16  # numbers that are worked out at a time: what lies between stays in the L2 cache
 _F4 = np.dtype(np.float32)
 Pairs = list[tuple[Array, Array]]  # where numbers go, and what is stored, of one shape
 MISSING = "inner loops: numpy, since streamgeo was installed without a C compiler; install one, then streamgeo again"
@@ -66,16 +70,39 @@ class Line:
 
     def each(self, pairs: Pairs) -> None:
         """The same for several arrays of one dtype."""
-        if compiled and pairs and (dtype := pairs[0][1].dtype).isnative:
+        if compiled and pairs and (dtype := pairs[0][1].dtype).isnative and dtype.kind in "iu":
             missing = 1 << 62 if self.missing is None else self.missing
             double = self.real.itemsize == 8
             if compiled.linear(pairs, dtype.kind == "i", missing, self.scale, self.offset, double):
                 return
         for out, stored in pairs:
             with np.errstate(all="ignore"):
-                np.copyto(out, stored.astype(self.real) * self.scale + self.offset, casting="same_kind")
-            if self.missing is not None:
-                np.copyto(out, np.float32(np.nan), where=stored == self.missing)
+                split(self._block, out, stored)
+
+    def _block(self, out: Array, stored: Array) -> None:
+        if self.scale == 1 and self.offset == 0 and self.real == np.float32:
+            np.copyto(out, stored, casting="unsafe")
+        else:
+            work = stored.astype(self.real)
+            np.multiply(work, self.scale, out=work)
+            np.add(work, self.offset, out=work)
+            np.copyto(out, work, casting="same_kind")
+        if self.missing is not None:
+            np.copyto(out, np.float32(np.nan), where=stored == self.missing)
+
+
+def split(block: Callable[[Array, Array], None], out: Array, stored: Array) -> None:
+    """Have ``block(out, stored)`` done for parts of no more numbers than a block has."""
+    if stored.size <= BLOCK:
+        block(out, stored)
+        return
+    rows = BLOCK * len(stored) // stored.size
+    if rows == 0:
+        for one, part in zip(out, stored):
+            split(block, one, part)
+        return
+    for start in range(0, len(stored), rows):
+        block(out[start : start + rows], stored[start : start + rows])
 
 
 def unshuffle(out: Bytes, data: Bytes, width: int) -> None:
@@ -117,6 +144,18 @@ def planes(out: Array, pixels: Array, differences: bool) -> None:
     if differences:
         pixels = np.cumsum(pixels.view(bits), axis=1, dtype=bits).view(pixels.dtype)
     np.copyto(out, pixels.transpose(2, 0, 1))
+
+
+def rice(out: Array, data: Bytes, starts: NDArray[np.int64], sizes: NDArray[np.int64], block: int) -> bool:
+    """Fill ``out``, (tile, pixel), from Rice code; False where it was not, and another decoder has to say why.
+
+    Args:
+        out: of the integers that the code holds: uint8, int16 or int32.
+        data: bytes of all tiles.
+        starts, sizes: bytes of each.
+        block: pixels in a block of the code.
+    """
+    return compiled is not None and compiled.rice(out, data, starts, sizes, block) == len(out)
 
 
 def lzw(out: Bytes, data: Bytes) -> bool:

@@ -10,6 +10,7 @@ import math
 import os
 import threading
 import weakref
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ class Slots:
         self._lock = threading.Lock()
         self._free: dict[int, list[memoryview]] = {}
         self._lent: dict[int, _Lent] = {}
+        self._back: deque[_Lent] = deque()  # whose arrays are gone
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """An array that is not filled."""
@@ -52,13 +54,14 @@ class Slots:
         slot = self._take(size)
         # An array of a memoryview is the end of the chain of bases: every view of it keeps it alive.
         array = np.frombuffer(slot, np.uint8, nbytes)
-        lent = _Lent(array, self._give)
+        lent = _Lent(array, self._back.append)  # no function of ours, which a signal could come into
         lent.slot = slot
         self._lent[id(lent)] = lent
         return array.view(dtype).reshape(shape)
 
     def _take(self, size: int) -> memoryview:
         with self._lock:
+            self._take_back()
             free = self._free.setdefault(size, [])
             if not free:
                 self._shed(size)
@@ -74,11 +77,13 @@ class Slots:
             for size in [size for size in self._free if size != wanted]:
                 del self._free[size]
 
-    def _give(self, lent: _Lent) -> None:
-        self._lent.pop(id(lent), None)
-        free = self._free.get(lent.slot.nbytes)  # no lock: this may run inside one, when memory is collected
-        if free is not None:
-            free.append(lent.slot)
+    def _take_back(self) -> None:
+        """Put what came back to the free slots."""
+        while self._back:
+            lent = self._back.popleft()
+            del self._lent[id(lent)]
+            if lent.slot.nbytes in self._free:
+                self._free[lent.slot.nbytes].append(lent.slot)
 
 
 SLOTS = Slots()
@@ -102,8 +107,10 @@ def scratch(use: str, nbytes: int) -> NDArray[np.uint8]:
     """
     kept = _SCRATCH.kept.get(use)
     if kept is None or len(kept) < nbytes:
-        kept = np.empty(1 << max(nbytes - 1, _PAGE - 1).bit_length(), np.uint8)
-        if len(kept) > _SCRATCH_LIMIT:
+        kept = np.empty(
+            (1 << max(nbytes - 1, _PAGE - 1).bit_length()) + 1, np.uint8
+        )  # never all of it is lent
+        if len(kept) > _SCRATCH_LIMIT + 1:
             return kept[:nbytes]
         _SCRATCH.kept[use] = kept
     return kept[:nbytes]

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.kernels import Line, Pairs, compiled, look_up
+from streamgeo import kernels
+from streamgeo.kernels import Line, Pairs
 
 Array = NDArray[Any]
-_BLOCK = 1 << 16  # numbers unpacked at a time: what lies between stored and physical stays in the L2 cache
 _MANY = 1 << 16  # numbers from which on a table of all that 16 bits can hold is worth its making
 _SCRATCH = threading.local()
 
@@ -50,17 +50,17 @@ class Unpacking(ABC):
     def each(self, pairs: Pairs) -> None:
         """The same for several arrays of one dtype."""
         dtype = pairs[0][1].dtype
-        if compiled and self.line is not None and dtype.isnative:
+        if kernels.compiled and self.line is not None and dtype.isnative:
             self.line.each(pairs)
         elif self.few and self._many(sum(stored.size for _, stored in pairs)):
-            look_up(pairs, _table(self, dtype))
+            kernels.look_up(pairs, _table(self, dtype))
         else:
-            for out, stored in pairs:
-                if self.plain:
-                    with np.errstate(all="ignore"):
+            with np.errstate(all="ignore"):
+                for out, stored in pairs:
+                    if self.plain:
                         np.copyto(out, stored, casting="unsafe")
-                else:
-                    split(self.block, out, stored)
+                    else:
+                        kernels.split(self.block, out, stored)
 
     def _many(self, count: int) -> bool:
         self._seen += count
@@ -78,22 +78,9 @@ def _table(unpacking: Unpacking, dtype: np.dtype[Any]) -> NDArray[np.float32]:
     """What each integer becomes, by its bits as this machine reads them."""
     every = np.arange(1 << 8 * dtype.itemsize, dtype=f"=u{dtype.itemsize}").view(dtype)
     out = np.empty(every.shape, np.float32)
-    split(unpacking.block, out, every)
+    with np.errstate(all="ignore"):
+        kernels.split(unpacking.block, out, every)
     return out
-
-
-def split(block: Callable[[Array, Array], None], out: Array, stored: Array) -> None:
-    """Have ``block(out, stored)`` done for parts of no more numbers than a block has."""
-    if stored.size <= _BLOCK:
-        block(out, stored)
-        return
-    rows = _BLOCK * len(stored) // stored.size
-    if rows == 0:
-        for one, part in zip(out, stored):
-            split(block, one, part)
-        return
-    for start in range(0, len(stored), rows):
-        block(out[start : start + rows], stored[start : start + rows])
 
 
 def memory(use: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
@@ -101,5 +88,5 @@ def memory(use: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
     kept: dict[str, Array] = _SCRATCH.__dict__
     key, count = f"{use} {dtype.str}", math.prod(shape)
     if key not in kept or kept[key].size < count:
-        kept[key] = np.empty(max(_BLOCK, count), dtype)
+        kept[key] = np.empty(max(kernels.BLOCK, count), dtype)
     return kept[key][:count].reshape(shape)

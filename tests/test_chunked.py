@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import rasterio
@@ -17,7 +18,9 @@ from hypothesis import strategies as st
 
 import streamgeo as sg
 from streamgeo.chunked import At, Chunked
-from streamgeo.chunks import Busy, ByteCache, otherwise_busy
+from streamgeo.chunks import CACHE, Busy, ByteCache, otherwise_busy
+from streamgeo.links.batch import _Slots
+from streamgeo.plan import Unread
 from streamgeo.slots import SLOTS, scratch
 from streamgeo.sources.geotiff_chunks import TiffChunks
 from streamgeo.sources.layouts import brought
@@ -247,3 +250,109 @@ def test_patches_of_a_batch_whose_chunk_is_being_decoded_come_last(
     (batch,) = chain.batch(2).to_stream()
     thread.join()
     assert np.array_equal(np.concatenate(list(batch["image"]), axis=-1)[0], values)
+
+
+def test_what_is_not_kept_is_not_decoded_again_for_another_thread() -> None:
+    """A patch that has decoded something waits for the rest, where it could not find it again later."""
+    begun, go = threading.Event(), threading.Event()
+
+    class Slow(Made):
+        def decode(self, at: At) -> Array:
+            if at == (0, 1):
+                begun.set()
+                assert go.wait(30)
+            return super().decode(at)
+
+    made, out = Slow(np.arange(16.0).reshape(2, 8), (2, 4)), np.empty((2, 8))
+    limit, CACHE.limit = CACHE.limit, 0
+    try:
+        thread = threading.Thread(target=made.chunk, args=((0, 1),))
+        thread.start()
+        assert begun.wait(30)
+        threading.Timer(0.05, go.set).start()
+        with otherwise_busy():
+            made.read(((0, 2), (0, 8)), out)
+        thread.join()
+    finally:
+        CACHE.limit = limit
+    assert np.array_equal(out, made.array) and made.decoded[0, 0] == 1
+
+
+def test_an_interrupt_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    cache = ByteCache(1000)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("streamgeo.chunks.count", interrupted)
+        cache.get("key", lambda: 1, lambda _: 8)
+    assert cache.get("key", lambda: 1, lambda _: 8, wait=False) == 1
+
+
+def _gz(path: Path, value: int) -> None:
+    fits.PrimaryHDU(np.full((64, 64), value, "f4")).writeto(path, overwrite=True)
+
+
+def _png(path: Path, value: int) -> None:
+    with rasterio.open(path, "w", driver="PNG", width=64, height=64, count=1, dtype="uint8") as file:
+        file.write(np.full((1, 64, 64), value, "u1"))
+
+
+def _scaleoffset(path: Path, value: int) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("a", data=np.full((64, 64), value, "i4"), chunks=(64, 64), scaleoffset=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "opener"),
+    [
+        ("s.fits.gz", _gz, sg.open_fits()),
+        ("s.png", _png, sg.open_geotiff()),
+        ("s.h5", _scaleoffset, sg.open_hdf5()),
+    ],
+)
+def test_a_file_that_changes_within_a_batch(
+    name: str, write: Any, opener: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What only the library reads, and so opens by its name."""
+    path, read, reads = tmp_path / name, Unread.read_into, [0]
+    write(path, 1)
+    os.utime(path, (5, 5))
+
+    def read_into(self: Unread, out: Array) -> None:
+        read(self, out)
+        reads[0] += 1
+        if reads[0] == 1:
+            write(tmp_path / f"new_{name}", 2)
+            (tmp_path / f"new_{name}").replace(path)
+
+    monkeypatch.setattr(Unread, "read_into", read_into)
+    limit, CACHE.limit = CACHE.limit, 0
+    try:
+        chain = sg.files([str(path)], key="image").key_transform("image", opener)
+        with pytest.raises(sg.SampleError, match="changed"):
+            chain.key_transform("image", sg.patch(size=32)).batch(4)[0]
+    finally:
+        CACHE.limit = limit
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_behind_an_error_that_is_raised_nothing_is_read(skip: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    class Fails:
+        shape, dtype = (100, 100), np.dtype("f4")
+
+        def foresee(self) -> bool:
+            return False
+
+        def read_into(self, out: Array) -> None:
+            asked.append(1)
+            raise ValueError("no")
+
+    monkeypatch.setattr("streamgeo.links.batch.Unread", Fails)
+    slots = _Slots(4, ())
+    for _ in range(4):
+        slots.take({"image": Fails()})  # type: ignore[dict-item]
+    assert list(slots.read(skip)) == ([0, 1, 2, 3] if skip else [0])
+    assert len(asked) == (4 if skip else 1)

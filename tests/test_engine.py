@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -315,3 +317,31 @@ def test_long_results_are_not_tried_while_threads_work_side_by_side(
         assert any(pass_by(Pace(), clock, 200, 11e-3, 9e-3)) is tried
     monkeypatch.setattr("streamgeo.engine.pace.process_time", lambda: 2 * clock.now)
     assert any(pass_by(Pace(), clock, 2000, 100e-6, 40e-6)), "threads may be busy with handing over"
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_nothing_of_a_stream_stays_behind(by_name: bool) -> None:
+    class Held:
+        pass
+
+    held = Held()
+    known = weakref.ref(held)
+
+    def tasks(held: Held) -> Iterator[Callable[[], int]]:
+        while held:
+            yield lambda: time.sleep(0.001) or 1
+
+    engine: Engine[int] = Engine(tasks(held), 4, 2)
+    gc.collect()
+    gc.disable()
+    try:
+        next(engine)
+        if by_name:
+            engine.close()
+        del engine, held
+        end = time.monotonic() + 10
+        while known() is not None and time.monotonic() < end:
+            time.sleep(0.01)
+        assert known() is None
+    finally:
+        gc.enable()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import pickle
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -207,7 +208,7 @@ def test_dims(shape, ctypes, dims, tmp_path):
 
 @pytest.mark.parametrize("block", [7, 1000, 1 << 15])
 def test_rows_are_read_right_whatever_share_of_them_is_wanted(block, tmp_path, monkeypatch):
-    monkeypatch.setattr("streamgeo.unpacking._BLOCK", block)  # several blocks in one window
+    monkeypatch.setattr("streamgeo.kernels.BLOCK", block)  # several blocks in one window
     data = ramp(3, 41, 101, dtype="i4")
     scene = open_scene(write_fits(tmp_path / "a.fits", fits.PrimaryHDU(data)), raw=True)
     for width in (1, 25, 26, 100, 101):
@@ -388,3 +389,12 @@ def test_unusable_packing_cards_are_errors(tmp_path):
     path = odd_file(tmp_path / "a.fits", ["BSCALE  = 'two'"])
     with pytest.raises(OpenError, match=r"BSCALE = 'two' is not a number"):
         open_scene(path)
+
+
+def test_numbers_that_a_file_does_not_hold_warn_of_nothing(tmp_path) -> None:
+    hdu = fits.PrimaryHDU(np.ones((300, 300), "i2"))
+    hdu.header["BSCALE"] = 1e35
+    hdu.writeto(tmp_path / "a.fits")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert open_scene(str(tmp_path / "a.fits")).read().max() == np.float32(1e35)

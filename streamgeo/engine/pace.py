@@ -24,10 +24,7 @@ _HOPELESS = 1.5  # times as slow as with threads, twice: no more tries
 _BETTER = 0.9  # the same, from which on it is worth leaving the threads
 _SLOWER = 1.25  # the same of what was tried and found good, twice in a row
 _RARER, _RAREST = 4, 32  # times as many looks until it is tried again, when it did not pay; and at most
-_STAY, _LONGEST = (
-    1.0,
-    60.0,
-)  # seconds without threads until they are tried again: twice as long each time, and at most
+_STAY, _LONGEST = 1.0, 60.0  # seconds without threads until they are tried again: twice as long each time
 
 
 @dataclass
@@ -80,9 +77,7 @@ class Pace:
             self._until = _LOOK
             return
         elif self.here:
-            self._stayed += (
-                min(each, self.ahead) * self._count
-            )  # what the consumer thinks about does not count
+            self._stayed += min(each, self.ahead) * self._count  # the consumer may have thought for a while
             self._slow = self._slow + 1 if each > _SLOWER * self.ahead else 0
             if self._slow == 2 or self._stayed >= self.stay:
                 self.stay = _STAY if self._slow == 2 else min(2 * self.stay, _LONGEST)

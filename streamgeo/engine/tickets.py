@@ -46,9 +46,12 @@ class _Thread:
         self._started.extend(map(_thread.start_new_thread, (self._run,), ((),)))
 
     def _run(self) -> None:
+        target = self._target
+        del self._target  # it refers to much, and to this thread
         try:
-            self._target()
+            target()
         finally:
+            del target
             self._runs.release()
 
     @property
@@ -67,11 +70,12 @@ class Tickets:
 
     def __init__(self, stream: Any, board: Drawn) -> None:
         self._stream, self._board, self._asks = stream, board, board.asks
-        self._thread = _Thread(self._run)
+        self._thread: _Thread | None = None
 
     def begin(self) -> None:
         """Start the thread; mlx-data begins in the first ``next``."""
         self._asks.put(True)
+        self._thread = _Thread(self._run)
         self._thread.start()
 
     def _run(self) -> None:
@@ -82,7 +86,8 @@ class Tickets:
     def stop(self) -> None:
         """End it, where the board draws no more; waits for the tasks that run. Once more if that was interrupted."""
         self._asks.put(False)
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
         seen, quiet = -1, 0
         while quiet < 2:  # a thread may be held up by the system once, just before it goes to sleep
             quiet = quiet + 1 if seen == self._board.draws else 0

@@ -107,7 +107,7 @@ class Batch(Link):
                 else:
                     parts[position] = Item(item.index, {}, item.places, item.residuals)
             positions = list(parts)
-            for row, reason in slots.read().items():
+            for row, reason in slots.read(run.skip).items():
                 failed[positions[row]] = _failed(reason, positions[row], run)
             good = [part for position, part in parts.items() if position not in failed]
             skipped = [failed[position] for position in sorted(failed)]
@@ -293,8 +293,8 @@ class _Slots:
         self.count = number + 1
         self._unread += unread
 
-    def read(self) -> dict[int, Exception]:
-        """Read the patches; number and error of each sample that fails, which is left out.
+    def read(self, skip: bool) -> dict[int, Exception]:
+        """Read the patches; number and error of each sample that fails, which is left out; the first one, or all.
 
         Patches that wait for what another thread decodes just now come last: threads share work, and do not wait.
         """
@@ -304,10 +304,21 @@ class _Slots:
             if known == _KNOWN:
                 break
         failed: dict[int, Exception] = {}
-        with looking_once(), otherwise_busy():
-            later = [part for part in self._unread if not _reads(*part, failed)]
-        for part in later:
-            _reads(*part, failed)
+        unread, later = self._unread, list[tuple[int, Unread, Array]]()
+        with looking_once():
+            for busy in (True, False):
+                for part in unread:
+                    if part[0] not in failed:
+                        try:
+                            error = _read(*part[1:], busy)
+                        except Busy:
+                            later.append(part)
+                            continue
+                        if error is not None:
+                            failed[part[0]] = error
+                            if not skip:
+                                return failed
+                unread = later
         self._unread.clear()
         if failed:
             self._keep([number for number in range(self.count) if number not in failed])
@@ -327,16 +338,14 @@ class _Slots:
         return _Column(SLOTS.empty((self.size, *value.shape), value.dtype), value.shape, value.dtype)
 
 
-def _reads(number: int, patch: Unread, slot: Array, failed: dict[int, Exception]) -> bool:
-    """Read a patch, or note why it fails; False where another thread is in the way."""
-    if number not in failed:
-        try:
+def _read(patch: Unread, slot: Array, busy: bool) -> Exception | None:
+    """Read a patch; why it fails, if it does."""
+    try:
+        with otherwise_busy(busy):
             patch.read_into(slot)
-        except Busy:
-            return False
-        except Exception as error:
-            failed[number] = error
-    return True
+    except Exception as error:
+        return error
+    return None
 
 
 def _failed(error: Exception, position: int, run: Run) -> SampleError:

@@ -216,8 +216,8 @@ class FitsScene(Scene):
         """Have the tiles of a window fetched, where it is known by now where they lie."""
         box = tuple((window[dim].start, window[dim].stop) for dim in self._images[0].dims)
         numbers = range(len(self._images))[window["hdu"]] if self._stacked else (0,)
-        tiled = [n for n in numbers if self._maps[n] is None and CACHE.holds(self._layout_keys[n])]
-        missing = [self._chunks(number).foresee(box) for number in tiled]
+        found = CACHE.found([self._layout_keys[n] for n in numbers if self._maps[n] is None])
+        missing = [layout.foresee(box) for layout in found if layout is not None]
         return any(missing)
 
     @cached_property

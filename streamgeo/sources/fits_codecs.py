@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.kernels import compiled
+from streamgeo import kernels
 
 Array = NDArray[Any]
 
@@ -124,16 +124,14 @@ class Decoder:
             out: of shape (tiles, pixels).
 
         Raises:
-            Damaged: when one cannot be decoded; astropy has the last word.
+            Damaged: when there are not enough bytes for them; astropy, which decodes what cannot be decoded here,
+                has errors of its own.
         """
         stored, count = self._stored, out.shape[1]
         # A block of pixels that are all alike takes 3 bits at least.
         if count > int(sizes.min()) * 8 // 3 * stored.block:
             raise Damaged(f"{sizes.min()} bytes for {count} pixels")
-        if compiled and out.dtype == self._rice_type:
-            sound = compiled.rice(out, data, starts, sizes, stored.block)
-            if sound < len(out):
-                raise Damaged(f"tile {sound} of {len(out)}")
+        if out.dtype == self._rice_type and kernels.rice(out, data, starts, sizes, stored.block):
             return
         decode = self._codecs.decompress_rice_1_c
         for place, low, high in zip(out, starts.tolist(), (starts + sizes).tolist()):
@@ -165,11 +163,10 @@ class Decoder:
         # It takes no more than two bits of a pixel from each plane, and does not look where its bytes end: where
         # they end too early, what it makes of them depends on what lies behind.
         size = len(GUARD) + math.prod(wide) * planes // 4
+        guarded = [raw.tobytes() + byte * size for byte in (b"\xff", b"\0")]
+        decode = self._codecs.decompress_hcompress_1_c
         with _HCOMPRESS:  # it mixes up the pixels of images that two threads decode at once
-            values, others = (
-                self._codecs.decompress_hcompress_1_c(raw.tobytes() + byte * size, *wide, 0, stored.smooth, 8)
-                for byte in (b"\xff", b"\0")
-            )
+            values, others = (decode(data, *wide, 0, stored.smooth, 8) for data in guarded)
         if values != others:
             raise Damaged(f"its {len(raw)} bytes end before its pixels do")
         return np.frombuffer(values, np.int32)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -203,9 +202,7 @@ class GeoTiffScene(Scene):
         nodata = self._about.nodata[number]
         if nodata is None or (self._stored.kind == "f" and nodata == nodata):
             return None
-        if integers:
-            return Line(int(nodata))
-        return _put_plain if nodata != nodata else _Masking(nodata)
+        return Line(int(nodata)) if integers else _put_plain  # of floats, NaN is missing
 
     def _fetch(self, numbers: Sequence[int], box: Any, out: Array, put: Put) -> None:
         """Stored values of bands of the file, counted from 1, copied by ``put``; neighbours at once."""
@@ -265,19 +262,6 @@ class GeoTiffScene(Scene):
             stored = _pixels(src, numbers, box, self._stored.name) if pixels else np.empty(0)
             found = dict(zip(masked, src.read_masks(masked, window=box))) if masked else {}
         return stored, [found.get(number) for number in numbers]
-
-
-@dataclass(frozen=True)
-class _Masking:
-    """Copies values, with NaN for nodata."""
-
-    nodata: float
-
-    def __call__(self, out: Array, values: Array) -> None:
-        np.copyto(out, values, casting="unsafe")
-        missing = values == self.nodata
-        if missing.any():
-            np.copyto(out, np.nan, where=missing)
 
 
 def _put_plain(out: Array, values: Array) -> None:

@@ -290,8 +290,8 @@ def _stored(page: Any, like: Like) -> Stored:
         raise Uncovered("it has more than two dims")
     if predictor == 3 and stored.kind != "f":
         raise Uncovered("predictor 3, which is for floats, with integers")
-    if predictor == 2 and stored.itemsize == 8:
-        raise Uncovered("predictor 2 with 64 bits")
+    if predictor == 2 and stored.itemsize >= 8:
+        raise Uncovered("predictor 2 with 64 bits and more")
     if int(page.photometric) not in _AS_STORED:  # GDAL turns CMYK, YCbCr and L*a*b* into RGB while it reads
         raise Uncovered(f"its colours are {page.photometric.name}")
     strips = not page.is_tiled

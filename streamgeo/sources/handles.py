@@ -49,7 +49,10 @@ class Pool:
         handle is closed and not used again.
         """
         thread = 0 if shared else threading.get_ident()
-        key: _Key = (os.getpid(), thread, kind, path, identity(path))
+        mark = identity(path)
+        if _SEEN.known is not None and _SEEN.known.get(path, mark) != mark:
+            raise OpenError(f"read: {path} changed while it was read; open it again")
+        key: _Key = (os.getpid(), thread, kind, path, mark)
         with self._lock:
             entry = self._idle.pop(key, None)
         handle = entry[0] if entry else open(path)
@@ -96,11 +99,11 @@ _SEEN = _Seen()
 @contextmanager
 def looking_once() -> Iterator[None]:
     """A block in which this thread asks the system once what a file is now: for patches that are read in one go."""
-    _SEEN.known = {}
+    before, _SEEN.known = _SEEN.known, {}
     try:
         yield
     finally:
-        _SEEN.known = None
+        _SEEN.known = before
 
 
 def identity(path: str) -> tuple[int, int]:

@@ -145,11 +145,10 @@ def _full(out: Bytes, filled: int) -> Bytes:
 def _unshuffle(data: Bytes, size: int, values: tuple[int, ...], room: Room) -> Bytes:
     """Bytes of numbers that were sorted by their place in the number; a remainder was left as it is."""
     width, total = values[0], len(data)
-    whole = total - total % width if width else 0
+    whole = total - total % width if width > 1 else 0
     out = room(total)
-    if width <= 1:
-        whole = 0
-    unshuffle(out[:whole], data[:whole], width)
+    if whole:
+        unshuffle(out[:whole], data[:whole], width)
     out[whole:] = data[whole:]
     return out
 
