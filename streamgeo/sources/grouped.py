@@ -23,9 +23,9 @@ from streamgeo.scene import Scene
 from streamgeo.sources import cf
 from streamgeo.sources.cf import Header, Variable
 from streamgeo.sources.grid_mapping import crs_attributes, grid_mapping
-from streamgeo.sources.handles import current, identity
+from streamgeo.sources.handles import current, looking_once
 from streamgeo.sources.hdf5_chunks import Layout
-from streamgeo.sources.layouts import Identity, Mapped, Refused, changed
+from streamgeo.sources.layouts import Identity, Mapped, Refused
 from streamgeo.template import Template
 from streamgeo.window import Window
 
@@ -138,10 +138,10 @@ class GroupedScene(Scene):
         self._check_unchanged()
         found = self._layouts.get(i)
         if found is None:
-            found = self._layouts[i] = self._layout(self._targets[i])
-            if identity(self._path) != self._identity:
-                del self._layouts[i]
-                raise changed(self._path)
+            with looking_once():  # anew: the layout is that of the file as it is now
+                found = self._layout(self._targets[i])
+                self._check_unchanged()
+            self._layouts[i] = found
         return found
 
     def _check_unchanged(self) -> None:
