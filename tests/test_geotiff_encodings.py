@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import struct
+import tracemalloc
 import warnings
 from pathlib import Path
 from typing import Any
@@ -269,3 +271,36 @@ def test_a_chunk_that_cannot_hold_what_the_header_claims(tmp_path: Path) -> None
         sg.OpenError, match=r"tile \(0, 0, 0\) of .*a\.tif is damaged: \d+ bytes of zstd cannot hold"
     ):
         scene.read(sg.Window(y=(0, 1), x=(0, 1)))
+
+
+def test_predictor_2_of_wide_numbers_is_left_to_gdal(tmp_path: Path) -> None:
+    """Differences of 128 bits: no decoder here takes them, and GDAL says so."""
+    values = (np.arange(64 * 64).reshape(64, 64) + 1j).astype("c16")
+    path = tmp_path / "a.tif"
+    predictor = [(316, "H", 1, 2, True)]  # under the number of another tag, which the writer does not look at
+    tifffile.imwrite(
+        path, values, compression="zlib", tile=(64, 64), photometric="minisblack", extratags=predictor
+    )
+    data = path.read_bytes()
+    at = data.index(struct.pack("<HHI", 316, 3, 1))
+    path.write_bytes(data[:at] + struct.pack("<H", 317) + data[at + 2 :])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(sg.OpenError):
+            open_scene(str(path), raw=True).read()
+
+
+def test_big_endian_maps_are_converted_by_blocks(tmp_path: Path) -> None:
+    """No second array as large as the window comes into being."""
+    values = np.arange(2048 * 2048, dtype=">u2").reshape(2048, 2048)
+    tifffile.imwrite(tmp_path / "a.tif", values, byteorder=">", photometric="minisblack")
+    scene = open_scene(str(tmp_path / "a.tif"))
+    assert scene.reader == "memory-mapped"
+    out = np.empty(scene.shape, np.float32)
+    tracemalloc.start()
+    try:
+        scene.read_into(out)
+        assert tracemalloc.get_traced_memory()[1] < out.nbytes // 4
+    finally:
+        tracemalloc.stop()
+    assert np.array_equal(out.reshape(values.shape), values.astype(np.float32))
