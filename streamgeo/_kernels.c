@@ -42,6 +42,23 @@ static int take(PyObject *object, Py_buffer *view, int flags)
 #define FLAT PyBUF_C_CONTIGUOUS
 #define SPREAD PyBUF_STRIDES
 
+/* Two of them: what is written and what is read. */
+static int take_both(PyObject *first, PyObject *second, int flags, Py_buffer *out, Py_buffer *in)
+{
+    if (!take(first, out, flags | PyBUF_WRITABLE))
+        return 0;
+    if (take(second, in, flags))
+        return 1;
+    PyBuffer_Release(out);
+    return 0;
+}
+
+static void release_both(Py_buffer *out, Py_buffer *in)
+{
+    PyBuffer_Release(in);
+    PyBuffer_Release(out);
+}
+
 /* -- all elements of two arrays of one shape, row by row --------------------------------------------------------- */
 
 typedef struct {
@@ -188,12 +205,8 @@ static int begin(PyObject *pair_of, const Row rows[3], Job *job)
 {
     if (!pair_of || !PyTuple_Check(pair_of) || PyTuple_Size(pair_of) != 2)
         return fail("pairs of arrays are wanted");
-    if (!take(PyTuple_GetItem(pair_of, 0), &job->out, SPREAD | PyBUF_WRITABLE))
+    if (!take_both(PyTuple_GetItem(pair_of, 0), PyTuple_GetItem(pair_of, 1), SPREAD, &job->out, &job->in))
         return 0;
-    if (!take(PyTuple_GetItem(pair_of, 1), &job->in, SPREAD)) {
-        PyBuffer_Release(&job->out);
-        return 0;
-    }
     Size width = job->in.itemsize;
     job->row = width == 1 ? rows[0] : width == 2 ? rows[1] : width == 4 ? rows[2] : NULL;
     int good = 0;
@@ -202,8 +215,7 @@ static int begin(PyObject *pair_of, const Row rows[3], Job *job)
     else if (pair(&job->out, &job->in, &job->both))
         good = aligned(&job->out) && aligned(&job->in) ? 1 : -1;
     if (good < 1) {
-        PyBuffer_Release(&job->in);
-        PyBuffer_Release(&job->out);
+        release_both(&job->out, &job->in);
     }
     return good;
 }
@@ -229,10 +241,8 @@ static PyObject *by_rows(PyObject *pairs, const Row rows[3], const void *with)
         if (state)
             PyEval_RestoreThread(state);
     }
-    for (Size i = begun; i-- > 0;) {
-        PyBuffer_Release(&jobs[i].in);
-        PyBuffer_Release(&jobs[i].out);
-    }
+    while (begun-- > 0)
+        release_both(&jobs[begun].out, &jobs[begun].in);
     PyMem_Free(jobs);
     return good ? PyBool_FromLong(good > 0) : NULL;
 }
@@ -280,12 +290,8 @@ static PyObject *unshuffle(PyObject *self, PyObject *args)
     PyObject *first, *second;
     Py_buffer out, in;
     Size width;
-    if (!PyArg_ParseTuple(args, "OOn", &first, &second, &width) || !take(first, &out, FLAT | PyBUF_WRITABLE))
+    if (!PyArg_ParseTuple(args, "OOn", &first, &second, &width) || !take_both(first, second, FLAT, &out, &in))
         return NULL;
-    if (!take(second, &in, FLAT)) {
-        PyBuffer_Release(&out);
-        return NULL;
-    }
     int good = width > 0 && out.len == in.len && in.len % width == 0;
     if (good) {
         Size count = in.len / width;
@@ -299,8 +305,7 @@ static PyObject *unshuffle(PyObject *self, PyObject *args)
         Py_END_ALLOW_THREADS
     } else
         fail("as many bytes are wanted as are given, and whole numbers");
-    PyBuffer_Release(&in);
-    PyBuffer_Release(&out);
+    release_both(&out, &in);
     return good ? Py_NewRef(Py_None) : NULL;
 }
 
@@ -339,12 +344,9 @@ static PyObject *planes(PyObject *self, PyObject *args)
     PyObject *first, *second;
     Py_buffer out, in;
     int sum;
-    if (!PyArg_ParseTuple(args, "OOp", &first, &second, &sum) || !take(first, &out, FLAT | PyBUF_WRITABLE))
+    if (!PyArg_ParseTuple(args, "OOp", &first, &second, &sum) ||
+        !take_both(first, second, FLAT | PyBUF_WRITABLE, &out, &in))
         return NULL;
-    if (!take(second, &in, FLAT | PyBUF_WRITABLE)) {
-        PyBuffer_Release(&out);
-        return NULL;
-    }
     void (*run)(void *, void *, Size, Size, Size, int) = in.itemsize == 1   ? planes_8
                                                          : in.itemsize == 2 ? planes_16
                                                          : in.itemsize == 4 ? planes_32
@@ -360,8 +362,7 @@ static PyObject *planes(PyObject *self, PyObject *args)
         Py_END_ALLOW_THREADS
     } else
         fail("(band, y, x) of (y, x, band) are wanted");
-    PyBuffer_Release(&in);
-    PyBuffer_Release(&out);
+    release_both(&out, &in);
     return good ? Py_NewRef(Py_None) : NULL;
 }
 
@@ -407,17 +408,12 @@ static PyObject *lzw_of(PyObject *self, PyObject *args)
     PyObject *first, *second;
     Py_buffer out, data;
     int good;
-    if (!PyArg_ParseTuple(args, "OO", &first, &second) || !take(first, &out, FLAT | PyBUF_WRITABLE))
+    if (!PyArg_ParseTuple(args, "OO", &first, &second) || !take_both(first, second, FLAT, &out, &data))
         return NULL;
-    if (!take(second, &data, FLAT)) {
-        PyBuffer_Release(&out);
-        return NULL;
-    }
     Py_BEGIN_ALLOW_THREADS
     good = lzw(data.buf, data.len, out.buf, out.len);
     Py_END_ALLOW_THREADS
-    PyBuffer_Release(&data);
-    PyBuffer_Release(&out);
+    release_both(&out, &data);
     return PyBool_FromLong(good);
 }
 

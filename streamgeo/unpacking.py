@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from functools import lru_cache
@@ -14,10 +13,10 @@ from numpy.typing import NDArray
 
 from streamgeo import kernels
 from streamgeo.kernels import Line, Pairs
+from streamgeo.slots import scratch
 
 Array = NDArray[Any]
 _MANY = 1 << 16  # numbers from which on a table of all that 16 bits can hold is worth its making
-_SCRATCH = threading.local()
 
 
 class Unpacking(ABC):
@@ -85,8 +84,4 @@ def _table(unpacking: Unpacking, dtype: np.dtype[Any]) -> NDArray[np.float32]:
 
 def memory(use: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
     """Memory of this thread for a block; what stood in it is gone."""
-    kept: dict[str, Array] = _SCRATCH.__dict__
-    key, count = f"{use} {dtype.str}", math.prod(shape)
-    if key not in kept or kept[key].size < count:
-        kept[key] = np.empty(max(kernels.BLOCK, count), dtype)
-    return kept[key][:count].reshape(shape)
+    return scratch(f"{use} {dtype.str}", math.prod(shape) * dtype.itemsize).view(dtype).reshape(shape)

@@ -28,10 +28,10 @@ HEAVY = (
 # Imports go only towards the start of this list; modules of one room may not import each other, except that
 # a package's parts may import what stands in brackets before them.
 ROOMS = [
-    ["errors"], ["gate"], ["headers"], ["kernels"], ["unpacking"],
+    ["errors"], ["gate"], ["headers"], ["kernels", "slots"], ["unpacking"],
     ["window", "cf_packing", "names", "netcdf_lock", "optional"], ["locate"], ["fits_cards", "fits_packing"],
     ["grid"], ["template", "parameters", "digest", "dataarrays", "convert"], ["meter"],
-    ["chunks", "order", "slots"], ["spill"], ["chunked"], ["step"], ["pointwise"],
+    ["chunks", "order"], ["spill"], ["chunked"], ["step"], ["pointwise"],
     ["sinks.pixels"], ["sinks.numbers", "sinks.beside", "sinks.located", "sinks.flat", "sinks.geotiff_options",
      "sinks.fits_rice"],
     ["sinks.geotiff_values"], ["sinks.regular", "sinks.grouped"],

@@ -254,6 +254,9 @@ class _Column:
         return [self.loose[n] if n in self.loose else self.slots[n, ...] for n in range(count)]
 
 
+_Part = tuple[int, Unread, Array]  # number of a sample, one of its patches, and where that goes
+
+
 class _Slots:
     """Arrays that hold a batch, made for the first sample; each sample is copied to its slot as it comes.
 
@@ -266,7 +269,7 @@ class _Slots:
         self.size, self.apart, self.count = size, apart, 0
         self.columns: dict[str, _Column] = {}
         self.odd: tuple[int, Collection[str]] | None = None
-        self._unread: list[tuple[int, Unread, Array]] = []
+        self._unread: list[_Part] = []
 
     def take(self, values: Mapping[str, Value]) -> None:
         """One more sample; where one of its values cannot be read, it does not count."""
@@ -304,21 +307,10 @@ class _Slots:
             if known == _KNOWN:
                 break
         failed: dict[int, Exception] = {}
-        unread, later = self._unread, list[tuple[int, Unread, Array]]()
         with looking_once():
-            for busy in (True, False):
-                for part in unread:
-                    if part[0] not in failed:
-                        try:
-                            error = _read(*part[1:], busy)
-                        except Busy:
-                            later.append(part)
-                            continue
-                        if error is not None:
-                            failed[part[0]] = error
-                            if not skip:
-                                return failed
-                unread = later
+            with otherwise_busy():
+                later = _read_each(self._unread, failed, skip)
+            _read_each(later, failed, skip)
         self._unread.clear()
         if failed:
             self._keep([number for number in range(self.count) if number not in failed])
@@ -338,14 +330,20 @@ class _Slots:
         return _Column(SLOTS.empty((self.size, *value.shape), value.dtype), value.shape, value.dtype)
 
 
-def _read(patch: Unread, slot: Array, busy: bool) -> Exception | None:
-    """Read a patch; why it fails, if it does."""
-    try:
-        with otherwise_busy(busy):
+def _read_each(parts: Sequence[_Part], failed: dict[int, Exception], skip: bool) -> list[_Part]:
+    """Read patches, and note which samples fail; the patches that another thread is in the way of."""
+    later = []
+    for part in parts:
+        number, patch, slot = part
+        if failed and (not skip or number in failed):
+            continue
+        try:
             patch.read_into(slot)
-    except Exception as error:
-        return error
-    return None
+        except Busy:
+            later.append(part)
+        except Exception as error:
+            failed[number] = error
+    return later
 
 
 def _failed(error: Exception, position: int, run: Run) -> SampleError:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.chunked import At, Box, Chunked, Put
+from streamgeo.chunked import At, Box, Chunked
 from streamgeo.chunks import CACHE
 from streamgeo.errors import OpenError
 from streamgeo.fits_cards import (
@@ -224,11 +224,8 @@ class FitsScene(Scene):
     def _unpackings(self) -> list[Unpacking]:
         return [Unpacking(image.packing) for image in self._images]
 
-    def _put_of(self, number: int) -> Put:
-        return np.copyto if self._raw else self._unpackings[number]
-
     def _fill(self, number: int, box: Box, out: Array) -> None:
-        put, mapped = self._put_of(number), self._maps[number]
+        put, mapped = np.copyto if self._raw else self._unpackings[number], self._maps[number]
         if mapped is not None:
             mapped.read(tuple(slice(low, high) for low, high in box), out, put)
             return
@@ -236,12 +233,10 @@ class FitsScene(Scene):
 
     def _chunks(self, number: int) -> FitsTiles | ByAstropy:
         """The chunks of a compressed image; where they lie is kept in the cache."""
-        key = self._layout_keys[number]
-        found: FitsTiles | ByAstropy | None = CACHE.found([key])[0]
-        if found is None:
-            find = partial(_layout, self._path, self._mark, self._images[number])
-            found = CACHE.get(key, find, lambda chunks: int(chunks.nbytes))
-        assert found is not None
+        find = partial(_layout, self._path, self._mark, self._images[number])
+        found: FitsTiles | ByAstropy = CACHE.get(
+            self._layout_keys[number], find, lambda chunks: int(chunks.nbytes)
+        )
         return found
 
     @cached_property

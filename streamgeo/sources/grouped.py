@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.cf_packing import Packing, Unpacking, own_fill
-from streamgeo.chunked import Chunked, Put
+from streamgeo.chunked import Chunked
 from streamgeo.errors import OpenError
 from streamgeo.grid import Grid
 from streamgeo.locate import Coord, CoordLocator
@@ -122,11 +122,8 @@ class GroupedScene(Scene):
     def _unpackings(self) -> list[Unpacking]:
         return [Unpacking(packing, _dtype(v)) for packing, v in zip(self._packings, self._targets)]
 
-    def _put_of(self, i: int) -> Put:
-        return np.copyto if self._raw else self._unpackings[i]
-
     def _fill(self, i: int, index: tuple[slice, ...], out: Array) -> None:
-        found, put = self._found(i), self._put_of(i)
+        found, put = self._found(i), np.copyto if self._raw else self._unpackings[i]
         if isinstance(found, Refused):
             put(out, self._stored(self._targets[i].path, index))
         elif isinstance(found, Mapped):
