@@ -107,9 +107,8 @@ def scratch(use: str, nbytes: int) -> NDArray[np.uint8]:
     """
     kept = _SCRATCH.kept.get(use)
     if kept is None or len(kept) < nbytes:
-        kept = np.empty(
-            (1 << max(nbytes - 1, _PAGE - 1).bit_length()) + 1, np.uint8
-        )  # never all of it is lent
+        # One more than a power of two: never all of it is lent, by which a part of it is told from a chunk.
+        kept = np.empty((1 << max(nbytes - 1, _PAGE - 1).bit_length()) + 1, np.uint8)
         if len(kept) > _SCRATCH_LIMIT + 1:
             return kept[:nbytes]
         _SCRATCH.kept[use] = kept

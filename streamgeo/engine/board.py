@@ -60,9 +60,8 @@ class _Board(Generic[T]):
         self.done: dict[int, tuple[T | None, BaseException | None, int]] = {}
         self.draws = self.drawn = self.turn = self.held = self.running = self.largest = 0
         self.ended = self.closed = self.resting = False
-        self.asks: SimpleQueue[bool] = (
-            SimpleQueue()
-        )  # one for each ticket of this stream whose result was taken
+        # One for each ticket of this stream whose result was taken.
+        self.asks: SimpleQueue[bool] = SimpleQueue()
         self.inner = GATE.entered  # a task reads it
         self.renew()
 
