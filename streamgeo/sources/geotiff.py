@@ -19,7 +19,7 @@ from streamgeo.scene import Array, Scene
 from streamgeo.sources.geotiff_chunks import Stored, TiffChunks, boxes, layout
 from streamgeo.sources.geotiff_headers import About, about, chosen, dataset, is_int, template
 from streamgeo.sources.handles import current, identity
-from streamgeo.sources.layouts import Mapped, Put, Uncovered
+from streamgeo.sources.layouts import Mapped, Put, Uncovered, put_plain
 from streamgeo.sources.tiff_headers import Unusual, look
 from streamgeo.template import Template
 from streamgeo.window import Window
@@ -198,11 +198,11 @@ class GeoTiffScene(Scene):
             return None
         integers = self._stored.kind in "iu" and self._stored.itemsize <= 4
         if self._bands[number] not in self._about.masked:
-            return Line() if integers else _put_plain
+            return Line() if integers else put_plain
         nodata = self._about.nodata[number]
         if nodata is None or (self._stored.kind == "f" and nodata == nodata):
             return None
-        return Line(int(nodata)) if integers else _put_plain  # of floats, NaN is missing
+        return Line(int(nodata)) if integers else put_plain  # of floats, NaN is missing
 
     def _fetch(self, numbers: Sequence[int], box: Any, out: Array, put: Put) -> None:
         """Stored values of bands of the file, counted from 1, copied by ``put``; neighbours at once."""
@@ -262,10 +262,6 @@ class GeoTiffScene(Scene):
             stored = _pixels(src, numbers, box, self._stored.name) if pixels else np.empty(0)
             found = dict(zip(masked, src.read_masks(masked, window=box))) if masked else {}
         return stored, [found.get(number) for number in numbers]
-
-
-def _put_plain(out: Array, values: Array) -> None:
-    np.copyto(out, values, casting="unsafe")
 
 
 def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:

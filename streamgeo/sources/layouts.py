@@ -29,6 +29,11 @@ Put = Callable[[Array, Array], None]
 _RESIDENT = 64 << 20  # bytes of maps that may stay in the memory of the process, whatever the budget
 
 
+def put_plain(out: Array, stored: Array) -> None:
+    """Copy numbers, cast as numpy casts them."""
+    np.copyto(out, stored, casting="unsafe")
+
+
 class Uncovered(Exception):
     """A layout that is not read here; the message is the reason, for people."""
 

@@ -18,7 +18,7 @@ from streamgeo.errors import OpenError, StreamGeoError
 from streamgeo.grid import Grid, plain_grid
 from streamgeo.scene import Scene
 from streamgeo.sources.handles import identity
-from streamgeo.sources.layouts import Identity, Mapped
+from streamgeo.sources.layouts import Identity, Mapped, put_plain
 from streamgeo.template import Template
 from streamgeo.window import Window
 
@@ -101,11 +101,7 @@ class NpyScene(_NumpyScene):
 
     def _read_into(self, window: Window, out: Array) -> None:
         if out.size:
-            self._stored.read(window.slices(self.dims), out, np.copyto if self._raw else _put)
-
-
-def _put(out: Array, stored: Array) -> None:
-    np.copyto(out, stored, casting="unsafe")
+            self._stored.read(window.slices(self.dims), out, np.copyto if self._raw else put_plain)
 
 
 class NpzScene(_NumpyScene):
