@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
+from rasterio.errors import RasterioIOError
 
 import streamgeo as sg
 from streamgeo.sources.geotiff import open_scene
@@ -85,7 +86,13 @@ def test_made_files(
         options["compress"] = "deflate"
     if codec == "lerc" and dtype not in ("uint8", "uint16", "int16", "float32"):
         options["compress"] = "lzw"
-    path = make(tmp_path / "a.tif", dtype, bands, shape, endianness="big" if swapped else "little", **options)
+    try:
+        path = make(
+            tmp_path / "a.tif", dtype, bands, shape, endianness="big" if swapped else "little", **options
+        )
+    except RasterioIOError:  # GDAL writes no LERC of fewer bits, and does not always say so
+        assert codec == "lerc" and bits
+        reject()
     try:
         assert look(str(path)) == by_rasterio(path)
     except Unusual:
