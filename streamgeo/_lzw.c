@@ -1,8 +1,7 @@
 /* LZW as TIFF has it: TIFF 6.0, section 13. Only what libtiff reads without a complaint is decoded here. */
 
-#include <stddef.h>
-#include <stdint.h>
 #include <string.h>
+#include "_inner.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "imagecodecs takes the place of this on machines of the other byte order"
@@ -13,10 +12,9 @@
 #define FIRST 258 /* code of the first string that is not a single byte */
 #define CODES 4096
 #define STEP ((Size)sizeof(uint64_t)) /* bytes copied at a time: most strings are shorter */
-typedef ptrdiff_t Size;
 
 /* Bytes of a string; those behind it, up to the end of the output, are written anew by the next ones. */
-static inline void copy(uint8_t *to, const uint8_t *from, Size length, const uint8_t *end)
+INLINE void copy(uint8_t *to, const uint8_t *from, Size length, const uint8_t *end)
 {
     uint64_t step;
     if (end - to >= length + STEP)
@@ -27,7 +25,7 @@ static inline void copy(uint8_t *to, const uint8_t *from, Size length, const uin
 }
 
 /* At least 32 bits, or all that are left. */
-static inline void fill(uint64_t *bits, int *have, const uint8_t **from, const uint8_t *stop)
+INLINE void fill(uint64_t *bits, int *have, const uint8_t **from, const uint8_t *stop)
 {
     if (stop - *from >= 8) {
         uint64_t next;
@@ -42,7 +40,7 @@ static inline void fill(uint64_t *bits, int *have, const uint8_t **from, const u
 }
 
 /* Fills ``out``; 0 where the data end before it is full, or are nothing that an encoder writes. */
-int lzw(const uint8_t *data, Size size, uint8_t *out, Size count)
+BITS int lzw(const uint8_t *data, Size size, uint8_t *out, Size count)
 {
     /* Every string but single bytes has stood in the output before: where, and how long it is, is all there is to know.
        Single bytes stand before the output, as it were. */

@@ -1,15 +1,12 @@
 /* The Rice code of FITS, as CFITSIO writes it: FITS standard 4.0, section 10.4.1. What CFITSIO refuses is refused. */
 
-#include <stddef.h>
-#include <stdint.h>
 #include <string.h>
+#include "_inner.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "numpy takes the place of this on machines of the other byte order"
 #endif
 
-#define INLINE static inline __attribute__((always_inline))
-typedef ptrdiff_t Size;
 
 typedef struct {
     uint64_t bits;           /* those that come next, from the highest on; zeros behind them */
@@ -74,13 +71,13 @@ INLINE int64_t zeros(Bits *b)
     return count + more;
 }
 
-static inline uint32_t unfolded(uint32_t value) /* 0, 1, 2, 3, ... stand for 0, -1, 1, -2, ... */
+INLINE uint32_t unfolded(uint32_t value) /* 0, 1, 2, 3, ... stand for 0, -1, 1, -2, ... */
 {
     return value >> 1 ^ (0 - (value & 1));
 }
 
 #define RICE(name, type, code_bits, plain)                                                                      \
-    static int name(const uint8_t *data, Size size, type *out, Size count, Size block)                          \
+    BITS static int name(const uint8_t *data, Size size, type *out, Size count, Size block)                     \
     {                                                                                                           \
         const int width = 8 * sizeof(type);                                                                     \
         Bits b = {0, 0, 0, data, data + size};                                                                  \
