@@ -15,8 +15,9 @@ from streamgeo import engine, explain, links, outline
 from streamgeo.errors import ChainError, SampleError, StepError
 from streamgeo.gate import renewed_in_children
 from streamgeo.grid import Grid
+from streamgeo.naming import naming
 from streamgeo.parameters import function_name
-from streamgeo.plan import Run, finished, naming
+from streamgeo.plan import Run, finished
 from streamgeo.predict import Watch
 from streamgeo.running import RAISE, OnError, Runner, policy
 from streamgeo.scene import Scene

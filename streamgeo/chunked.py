@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from streamgeo import spill
 from streamgeo.chunks import CACHE, otherwise_busy
-from streamgeo.kernels import Pairs
+from streamgeo.kernels import PLAIN, Pairs
 from streamgeo.slots import SLOTS
 
 Array = NDArray[Any]
@@ -82,43 +82,51 @@ class Chunked(ABC):
         array.flags.writeable = False
         return array
 
-    def read(self, box: Box, out: Array, put: Put = np.copyto) -> None:
+    def read(self, box: Box, out: Array, put: Put = PLAIN) -> None:
         """Fill ``out`` (in the axis order of the file) with the values of a box.
 
         ``put`` copies stored values to the piece of ``out`` that they belong to: scaling and conversion stand there,
         so that each value is touched once.
         """
-        self._put(overlaps(box, self.chunks), out, put)
+        pieces = iter(overlaps(box, self.chunks))
+        while some := list(islice(pieces, self.at_once)):
+            put_each([(out[target], part) for part, target in self.parts(some)], put)
 
-    def _put(self, pieces: Iterable[Piece], out: Array, put: Put) -> None:
-        """Copy pieces; those that another thread is decoding come last, so that threads share work and do not wait."""
-        pieces, busy, decoded = iter(pieces), list[Piece](), list[At]()
-        while some := list(islice(pieces, self._at_once)):
-            pairs: Pairs = []
-            for piece, chunk in zip(some, CACHE.found([(self.key, at) for at, _, _ in some])):
-                at, source, target = piece
-                part = self.part(at, source, wait=False) if chunk is None else chunk[source]
-                if part is None:
-                    busy.append(piece)
-                    continue
-                pairs.append((out[target], part))
-                if chunk is None:
-                    decoded.append(at)
-            _put_each(pairs, put)
+    def parts(self, pieces: Sequence[Piece]) -> list[tuple[Array, Slices]]:
+        """The values of pieces, no more than ``at_once``, and where they go.
+
+        Those that another thread is decoding come last, so that threads share work and do not wait.
+        """
+        parts, busy, decoded = list[tuple[Array, Slices]](), list[Piece](), list[At]()
+        for piece, chunk in zip(pieces, CACHE.found([(self.key, at) for at, _, _ in pieces])):
+            at, source, target = piece
+            part = self.part(at, source, wait=False) if chunk is None else chunk[source]
+            if part is None:
+                busy.append(piece)
+                continue
+            parts.append((part, target))
+            if chunk is None:
+                decoded.append(at)
         # What has no room in the cache would have to be decoded again if this was put off.
         with otherwise_busy(False) if busy and not self._kept(decoded) else nullcontext():
             for at, source, target in busy:
                 part = self.part(at, source)
                 assert part is not None
-                put(out[target], part)
+                parts.append((part, target))
+        return parts
 
     def _kept(self, chunks: Iterable[At]) -> bool:
         return all(CACHE.holds((self.key, at)) for at in chunks)
 
     @cached_property
-    def _at_once(self) -> int:
+    def chunk_bytes(self) -> int:
+        """Memory that a full chunk takes."""
+        return math.prod(self.chunks) * self.dtype.itemsize
+
+    @cached_property
+    def at_once(self) -> int:
         """How many chunks are held on to while pieces of them are copied."""
-        return max(1, min(_MOST, _HELD // (math.prod(self.chunks) * self.dtype.itemsize + 1)))
+        return max(1, min(_MOST, _HELD // (self.chunk_bytes + 1)))
 
     def foresee(self, box: Box) -> bool:
         """Have the system fetch what a box will be decoded from, while something else is decoded; returns at once.
@@ -144,7 +152,7 @@ class Chunked(ABC):
         return None if chunk is None else chunk[source]
 
 
-def _put_each(pairs: Pairs, put: Put) -> None:
+def put_each(pairs: Pairs, put: Put) -> None:
     """All at once, where ``put`` can do so by ``each``: every single call has threads wait for one another."""
     each = getattr(put, "each", None)
     if each is not None and pairs:
@@ -162,12 +170,12 @@ def overlaps(box: Box, chunks: tuple[int, ...]) -> Iterable[Piece]:
     (0,) (slice(3, 4, None),) (slice(0, 1, None),)
     (1,) (slice(0, 2, None),) (slice(1, 3, None),)
     """
-    few = _few_pieces(box, chunks)
+    few = few_pieces(box, chunks)
     return _pieces(box, chunks) if few is None else few
 
 
 @lru_cache(maxsize=512)
-def _few_pieces(box: Box, chunks: tuple[int, ...]) -> tuple[Piece, ...] | None:
+def few_pieces(box: Box, chunks: tuple[int, ...]) -> tuple[Piece, ...] | None:
     """Those of a patch, which is foreseen, then read, and cut out of other scenes; None where there are many."""
     count = math.prod([-(-high // size) - low // size for (low, high), size in zip(box, chunks)])
     return tuple(_pieces(box, chunks)) if count <= _MOST else None

@@ -128,6 +128,11 @@ class ByteCache:
         count(HITS, hits)
         return out
 
+    @property
+    def room(self) -> int:
+        """Bytes that may come before others have to go."""
+        return self.limit - self.nbytes
+
     def holds(self, key: Hashable) -> bool:
         """Whether a value is here, or on its way, just now."""
         return key in self._values or key in self._running

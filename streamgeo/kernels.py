@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_VERSION = 1  # of what is compiled: a module that was built before the last change is not taken
+_VERSION = 2  # of what is compiled: a module that was built before the last change is not taken
 try:
     compiled: Any = import_module("streamgeo._kernels")
     compiled = compiled if getattr(compiled, "VERSION", 0) == _VERSION else None
@@ -89,6 +89,32 @@ class Line:
             np.copyto(out, work, casting="same_kind")
         if self.missing is not None:
             np.copyto(out, np.float32(np.nan), where=stored == self.missing)
+
+
+class Plain:
+    """Numbers as they are, or cast as numpy casts them.
+
+    >>> out = np.empty(2, np.float32)
+    >>> PLAIN(out, np.array([1, 2], np.int16))
+    >>> out.tolist()
+    [1.0, 2.0]
+    """
+
+    def __call__(self, out: Array, stored: Array) -> None:
+        """Fill ``out`` with ``stored``."""
+        np.copyto(out, stored, casting="unsafe")
+
+    def each(self, pairs: Pairs) -> None:
+        """The same for several arrays of one dtype."""
+        dtype = pairs[0][1].dtype
+        if compiled and dtype.kind in "?buifc" and all(out.dtype == dtype for out, _ in pairs):
+            compiled.copy(pairs)
+            return
+        for out, stored in pairs:
+            self(out, stored)
+
+
+PLAIN = Plain()
 
 
 def split(block: Callable[[Array, Array], None], out: Array, stored: Array) -> None:

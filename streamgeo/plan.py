@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,12 @@ from streamgeo.chunks import CACHE
 from streamgeo.errors import SampleError, StepError
 from streamgeo.grid import Grid, plain_grid
 from streamgeo.meter import step_span
+from streamgeo.naming import naming
 from streamgeo.order import generator
 from streamgeo.scene import ArrayScene, Scene
 from streamgeo.step import Context, Step
-from streamgeo.steps.patch import Patch
 from streamgeo.template import Template
+from streamgeo.unread import Unread
 from streamgeo.window import Window
 
 Array = NDArray[Any]
@@ -93,41 +93,6 @@ class Item:
             self.parts,
             self.skipped,
         )
-
-
-@dataclass(eq=False, slots=True)
-class Unread:
-    """The pixels of a patch that are not read yet: who batches them gives the place to read them to."""
-
-    step: Patch
-    scene: Scene
-    window: Window
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the patch."""
-        return self.window.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the scene."""
-        return self.scene.dtype
-
-    def read(self) -> Array:
-        """The pixels."""
-        with naming(self.step.label, file=self.scene.name, window=self.window), step_span(self.step.label):
-            return self.step.read(self.scene, self.window)
-
-    def foresee(self) -> bool:
-        """Said some time before they are read; see :meth:`Scene.foresee`."""
-        scene, window = self.scene, self.window
-        inside = window.within(scene.dims, scene.shape)
-        return scene.foresee(window if inside else window.clip(scene.dims, scene.shape))
-
-    def read_into(self, out: Array) -> None:
-        """The pixels, written to an array of this shape and dtype."""
-        with naming(self.step.label, file=self.scene.name, window=self.window), step_span(self.step.label):
-            self.step.read_into(self.scene, self.window, out)
 
 
 class StepScene(Scene):
@@ -415,45 +380,3 @@ def _array_of(value: Any) -> Array:
 
 def _nbytes(array: Array) -> int:
     return int(array.nbytes)
-
-
-class naming:
-    """Turn an exception into a SampleError that names step, file, window and sample; outer blocks add theirs."""
-
-    __slots__ = ("file", "index", "step", "window")
-
-    def __init__(
-        self, step: str, *, index: int | None = None, file: str | None = None, window: Window | None = None
-    ) -> None:
-        self.step, self.index, self.file, self.window = step, index, file, window
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, SampleError):
-            if self.index is not None and error.index is None:
-                raise at_sample(error, self.index) from error.__cause__
-        elif isinstance(error, Exception):
-            raise self.named(error) from error
-
-    def named(self, error: Exception) -> SampleError:
-        """What an exception is turned into."""
-        file, window, index = self.file, repr(self.window) if self.window else None, self.index
-        where = "".join(f" {text}" for text in (f"on {file}" if file else "", window or "") if text)
-        head = f"sample {index}" if index is not None else f"{self.step} failed{where}"
-        step = self.step if index is None else None
-        return SampleError(f"{head}: {says(error)}", index=index, file=file, window=window, step=step or None)
-
-
-def says(error: Exception) -> str:
-    """Kind and message of an error."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def at_sample(error: SampleError, index: int) -> SampleError:
-    """The same error with the number of the sample."""
-    return SampleError(
-        f"sample {index}: {error}", index=index, file=error.file, window=error.window, step=error.step
-    )

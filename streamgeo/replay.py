@@ -8,7 +8,8 @@ import numpy as np
 
 from streamgeo.errors import ChainError, MissingKeyError
 from streamgeo.links import Edit, Expand, Joined, Map, Node, renumber
-from streamgeo.plan import Item, Place, Run, as_scene, grid_of, naming
+from streamgeo.naming import naming
+from streamgeo.plan import Item, Place, Run, as_scene, grid_of
 from streamgeo.scene import Scene
 
 

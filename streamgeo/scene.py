@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ from streamgeo.grid import Grid
 from streamgeo.meter import READ, span
 from streamgeo.sinks import save
 from streamgeo.template import Template
+from streamgeo.together import Copy
 from streamgeo.window import Window
 
 Array = NDArray[Any]
@@ -68,6 +69,14 @@ class Scene(ABC):
         True when there is something to be fetched, and False when none of it is known.
         """
         return False
+
+    def copies(self, window: Window, out: Array) -> Sequence[Copy] | None:
+        """All that has to be copied to ``out`` for a window; None where reading it takes more, or it is not known yet.
+
+        Raises:
+            OpenError: when the file has changed since it was opened.
+        """
+        return None
 
     @property
     def reader(self) -> str:

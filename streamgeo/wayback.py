@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from streamgeo.errors import ChainError, InverseError, StepError
 from streamgeo.grid import Axis, Grid, plain_grid
 from streamgeo.links import Batch, Concatenate, Edit, Expand, Map, Mix, Node
+from streamgeo.naming import naming
 from streamgeo.openers import Opener
-from streamgeo.plan import Place, StepScene, grid_of_window, naming, residual_key
+from streamgeo.plan import Place, StepScene, grid_of_window, residual_key
 from streamgeo.scene import Scene
 from streamgeo.step import POINT, Context, Step, wants
 from streamgeo.steps.patch import Cut, Layout, Patch

@@ -89,6 +89,11 @@ class Window(Mapping[str, slice]):
         """Index of an array with these ``dims``; a dim that the window does not name is taken whole."""
         return tuple(slice(*self._box[name]) if name in self._box else slice(None) for name in dims)
 
+    def box(self, dims: Sequence[str]) -> tuple[tuple[int, int], ...]:
+        """Start and stop along these dims, which it must name."""
+        box = self._box
+        return tuple([box[dim] for dim in dims])
+
     def shift(self, **offset: int) -> Window:
         """Moved by ``offset`` pixels in the named dims."""
         return Window(

@@ -20,10 +20,11 @@ import streamgeo as sg
 from streamgeo.chunked import At, Chunked
 from streamgeo.chunks import CACHE, Busy, ByteCache, otherwise_busy
 from streamgeo.links.batch import _Slots
-from streamgeo.plan import Unread
 from streamgeo.slots import SLOTS, scratch
 from streamgeo.sources.geotiff_chunks import TiffChunks
 from streamgeo.sources.layouts import brought
+from streamgeo.together import Together
+from streamgeo.unread import Unread
 from streamgeo.window import Window
 
 Array = Any
@@ -344,6 +345,9 @@ def test_behind_an_error_that_is_raised_nothing_is_read(skip: bool, monkeypatch:
         shape, dtype = (100, 100), np.dtype("f4")
 
         def foresee(self) -> bool:
+            return False
+
+        def noted(self, out: Array, together: Together) -> bool:
             return False
 
         def read_into(self, out: Array) -> None:

@@ -113,13 +113,13 @@ def test_a_slow_consumer_is_named(prefetch: bool) -> None:
 def test_slow_reading_is_named(land: str, monkeypatch) -> None:
     from streamgeo.sources.geotiff import GeoTiffScene
 
-    real = GeoTiffScene._read_into
+    real = GeoTiffScene.copies
 
     def late(self, window, out):
         time.sleep(0.02)
-        real(self, window, out)
+        return real(self, window, out)
 
-    monkeypatch.setattr(GeoTiffScene, "_read_into", late)
+    monkeypatch.setattr(GeoTiffScene, "copies", late)
     stream = opened(land).key_transform("image", sg.patch(50)).batch(2).prefetch(2, 2)
     assert sum(1 for _ in stream) == 6  # list() would ask for the length first, and open the files unmeasured
     stats = stream.stats()

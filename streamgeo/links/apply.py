@@ -14,7 +14,8 @@ from streamgeo.links.base import Cursor, Node, Task
 from streamgeo.links.steps import Edit
 from streamgeo.links.values import as_value, need
 from streamgeo.meter import step_span
-from streamgeo.plan import Draw, Item, Run, finished, naming
+from streamgeo.naming import naming
+from streamgeo.plan import Draw, Item, Run, finished
 
 Array = NDArray[Any]
 

@@ -18,8 +18,9 @@ import numpy as np
 from streamgeo.errors import SampleError
 from streamgeo.links.values import as_value, need
 from streamgeo.meter import STEP, Work, present
+from streamgeo.naming import naming
 from streamgeo.openers import Opener
-from streamgeo.plan import Item, Run, naming
+from streamgeo.plan import Item, Run
 from streamgeo.step import Step
 
 Sample = dict[str, Any]

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from streamgeo.errors import ChainError, SampleError
 from streamgeo.links.bare import Bare
-from streamgeo.plan import Item, Run, at_sample, finished, says
+from streamgeo.naming import at_sample, says
+from streamgeo.plan import Item, Run, finished
 
 Cursor = Any  # small, and as JSON can hold it: a number or a list; None is the start
 

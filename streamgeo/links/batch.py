@@ -17,9 +17,11 @@ from streamgeo.links.bare import Bare, Parts
 from streamgeo.links.base import Cursor, Link, Node, Task, cause_of, numbered
 from streamgeo.meter import BATCH, span
 from streamgeo.parameters import literal
-from streamgeo.plan import Item, Run, Unread, outlined
+from streamgeo.plan import Item, Run, outlined
 from streamgeo.slots import SLOTS
 from streamgeo.sources.handles import looking_once
+from streamgeo.together import Together
+from streamgeo.unread import Unread
 
 Array = NDArray[Any]
 Value = Array | Unread
@@ -332,17 +334,21 @@ class _Slots:
 
 def _read_each(parts: Sequence[_Part], failed: dict[int, Exception], skip: bool) -> list[_Part]:
     """Read patches, and note which samples fail; the patches that another thread is in the way of."""
-    later = []
+    later, together = [], Together()
     for part in parts:
         number, patch, slot = part
         if failed and (not skip or number in failed):
             continue
         try:
-            patch.read_into(slot)
+            if not patch.noted(slot, together):
+                patch.read_into(slot)
         except Busy:
             later.append(part)
         except Exception as error:
             failed[number] = error
+        if together.full:
+            together.copy()
+    together.copy()
     return later
 
 

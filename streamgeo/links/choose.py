@@ -15,8 +15,9 @@ from streamgeo.headers import looked_at
 from streamgeo.links.base import Cursor, Link, Task
 from streamgeo.links.patches import mixes
 from streamgeo.links.values import need
+from streamgeo.naming import naming
 from streamgeo.parameters import objection
-from streamgeo.plan import Item, Run, naming
+from streamgeo.plan import Item, Run
 from streamgeo.scene import Scene
 
 LOG = logging.getLogger("streamgeo")

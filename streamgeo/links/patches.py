@@ -22,12 +22,14 @@ from streamgeo.links.order import Repeat, Select
 from streamgeo.links.sources import Files, MlxBuffer, Vector
 from streamgeo.links.steps import Map
 from streamgeo.links.values import need
+from streamgeo.naming import naming
 from streamgeo.openers import Opener
 from streamgeo.order import localized
-from streamgeo.plan import Item, Place, Run, Unread, as_scene, grid_of_window, naming
+from streamgeo.plan import Item, Place, Run, as_scene, grid_of_window
 from streamgeo.scene import Scene
 from streamgeo.step import POINT
 from streamgeo.steps.patch import Layout, Patch
+from streamgeo.unread import Unread
 
 
 @dataclass(eq=False)

@@ -15,9 +15,10 @@ from streamgeo.links.bare import Bare
 from streamgeo.links.base import Cursor, Link, Node, Task
 from streamgeo.links.values import as_value, need
 from streamgeo.meter import step_span
+from streamgeo.naming import naming
 from streamgeo.openers import Opener
 from streamgeo.parameters import function_name
-from streamgeo.plan import Item, Place, Run, apply_step, finished, grid_of, naming
+from streamgeo.plan import Item, Place, Run, apply_step, finished, grid_of
 from streamgeo.step import Step
 
 Array = NDArray[Any]

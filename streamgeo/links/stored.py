@@ -21,8 +21,9 @@ from streamgeo.links.combine import Joined
 from streamgeo.links.kept import Entry, HollowScene, KeptScene, KeptStep, still
 from streamgeo.links.patches import Expand
 from streamgeo.links.steps import Edit, Map
+from streamgeo.naming import naming
 from streamgeo.openers import Opener
-from streamgeo.plan import Draw, Item, Place, Run, StepScene, grid_after, grid_of, grid_of_window, naming
+from streamgeo.plan import Draw, Item, Place, Run, StepScene, grid_after, grid_of, grid_of_window
 from streamgeo.scene import ArrayScene, Scene
 from streamgeo.step import Step
 from streamgeo.template import Template

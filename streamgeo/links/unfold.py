@@ -22,7 +22,8 @@ from streamgeo.links.order import Prefetch
 from streamgeo.links.steps import Edit
 from streamgeo.links.values import as_value, need
 from streamgeo.meter import step_span
-from streamgeo.plan import Item, Run, finished, naming
+from streamgeo.naming import naming
+from streamgeo.plan import Item, Run, finished
 
 Ahead = tuple[int, int] | None  # samples and threads
 

@@ -10,7 +10,7 @@ import math
 import os
 import threading
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.chunked import At, Box, Chunked
+from streamgeo.chunked import At, Box, Chunked, Put
 from streamgeo.chunks import CACHE
 from streamgeo.errors import OpenError
 from streamgeo.fits_cards import (
@@ -32,6 +32,7 @@ from streamgeo.fits_cards import (
 )
 from streamgeo.fits_packing import Unpacking
 from streamgeo.grid import Grid
+from streamgeo.kernels import PLAIN
 from streamgeo.locate import WcsLocator
 from streamgeo.scene import Scene
 from streamgeo.sources.fits_headers import Unusual, read_header
@@ -49,6 +50,7 @@ from streamgeo.sources.fits_tiles import FitsTiles, grouped, layout
 from streamgeo.sources.handles import POOL, current, identity
 from streamgeo.sources.layouts import Identity, Mapped, Uncovered, open_bytes
 from streamgeo.template import Template
+from streamgeo.together import Copy
 from streamgeo.window import Window
 
 Array = NDArray[Any]
@@ -198,12 +200,13 @@ class FitsScene(Scene):
         if not out.size:
             return
         self._check_unchanged()
-        box = tuple((window[dim].start, window[dim].stop) for dim in self._images[0].dims)
-        if not self._stacked:
-            self._fill(0, box, out)
-            return
-        for place, number in enumerate(range(len(self._images))[window["hdu"]]):
-            self._fill(number, box, out[place])
+        box = window.box(self._images[0].dims)
+        for place, number in zip(out if self._stacked else (out,), self._numbers(window)):
+            self._fill(number, box, place)
+
+    def _numbers(self, window: Window) -> range:
+        """The images that a window touches."""
+        return range(len(self._images))[window["hdu"] if self._stacked else slice(None)]
 
     @property
     def chunks(self) -> tuple[int, ...] | None:
@@ -214,18 +217,36 @@ class FitsScene(Scene):
 
     def foresee(self, window: Window) -> bool:
         """Have the tiles of a window fetched, where it is known by now where they lie."""
-        box = tuple((window[dim].start, window[dim].stop) for dim in self._images[0].dims)
-        numbers = range(len(self._images))[window["hdu"]] if self._stacked else (0,)
-        found = CACHE.found([self._layout_keys[n] for n in numbers if self._maps[n] is None])
+        box = window.box(self._images[0].dims)
+        found = self._known(self._numbers(window))
         missing = [layout.foresee(box) for layout in found if layout is not None]
         return any(missing)
+
+    def copies(self, window: Window, out: Array) -> Sequence[Copy] | None:
+        """Those of tiles, where it is known by now where they lie."""
+        self._check_unchanged()
+        box, numbers = window.box(self._images[0].dims), self._numbers(window)
+        found = self._known(numbers)
+        copies = []
+        for tiles, place, number in zip(found, out if self._stacked else (out,), numbers):
+            if tiles is None:
+                return None
+            copies.append(Copy(tiles, box, place, self._put(number)))
+        return copies
+
+    def _known(self, numbers: Iterable[int]) -> list[FitsTiles | ByAstropy | None]:
+        """The chunks of images; None where they are not known yet, or there are none."""
+        return CACHE.found([self._layout_keys[number] for number in numbers])
 
     @cached_property
     def _unpackings(self) -> list[Unpacking]:
         return [Unpacking(image.packing) for image in self._images]
 
+    def _put(self, number: int) -> Put:
+        return PLAIN if self._raw else self._unpackings[number]
+
     def _fill(self, number: int, box: Box, out: Array) -> None:
-        put, mapped = np.copyto if self._raw else self._unpackings[number], self._maps[number]
+        put, mapped = self._put(number), self._maps[number]
         if mapped is not None:
             mapped.read(tuple(slice(low, high) for low, high in box), out, put)
             return

@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.chunked import At
+from streamgeo.chunked import At, Box
 from streamgeo.errors import OpenError
 from streamgeo.grid import Grid
-from streamgeo.kernels import Line
+from streamgeo.kernels import PLAIN, Line
 from streamgeo.scene import Array, Scene
 from streamgeo.sources.geotiff_chunks import Stored, TiffChunks, boxes, layout
 from streamgeo.sources.geotiff_headers import About, about, chosen, dataset, is_int, template
 from streamgeo.sources.handles import current, identity
-from streamgeo.sources.layouts import Mapped, Put, Uncovered, put_plain
+from streamgeo.sources.layouts import Mapped, Put, Uncovered
 from streamgeo.sources.tiff_headers import Unusual, look
 from streamgeo.template import Template
+from streamgeo.together import Copy
 from streamgeo.window import Window
 
 
@@ -166,18 +167,17 @@ class GeoTiffScene(Scene):
         self._check_unchanged()
         part = window.get("band", slice(None))
         bands = range(len(self._bands))[part]
-        box = tuple((window[dim].start, window[dim].stop) for dim in ("y", "x"))
+        box = window.box(("y", "x"))
         planes = out if "band" in window else out[None]
         if isinstance(self._layout, str):
             stored, masks = self._by_rasterio(bands, box, pixels=True)
         else:
             numbers = [self._bands[number] for number in bands]
-            puts = self._puts[part]
-            if (put := puts[0]) is not None and puts.count(put) == len(puts):
+            if (put := self._one_put(part)) is not None:
                 self._fetch(numbers, box, planes, put)
                 return
             stored = np.empty(planes.shape, self._stored)
-            self._fetch(numbers, box, stored, np.copyto)
+            self._fetch(numbers, box, stored, PLAIN)
             masks = self._masks_of(stored, bands, box)
         if self._raw:
             planes[...] = stored
@@ -190,29 +190,33 @@ class GeoTiffScene(Scene):
         known: dict[Put | None, Put | None] = {}
         return tuple(known.setdefault(put, put) for put in map(self._put_of, range(len(self._bands))))
 
+    def _one_put(self, bands: slice) -> Put | None:
+        """That of all these bands; None where they differ."""
+        puts = self._puts[bands]
+        return puts[0] if puts.count(puts[0]) == len(puts) else None
+
     def _put_of(self, number: int) -> Put | None:
         """How a band goes from its chunk to where it is wanted in one go; None where it needs more."""
         if self._raw:
-            return np.copyto
+            return PLAIN
         if self._about.packing[number] != (1.0, 0.0) or self._stored == np.float64:
             return None
         integers = self._stored.kind in "iu" and self._stored.itemsize <= 4
         if self._bands[number] not in self._about.masked:
-            return Line() if integers else put_plain
+            return Line() if integers else PLAIN
         nodata = self._about.nodata[number]
         if nodata is None or (self._stored.kind == "f" and nodata == nodata):
             return None
-        return Line(int(nodata)) if integers else put_plain  # of floats, NaN is missing
+        return Line(int(nodata)) if integers else PLAIN  # of floats, NaN is missing
 
     def _fetch(self, numbers: Sequence[int], box: Any, out: Array, put: Put) -> None:
         """Stored values of bands of the file, counted from 1, copied by ``put``; neighbours at once."""
         assert not isinstance(self._layout, str)
-        for at, count in _runs(numbers):
-            whole = ((numbers[at] - 1, numbers[at] - 1 + count), *box)
+        for whole, where in _boxes(numbers, box):
             if isinstance(self._layout, Mapped):
-                self._layout.read(tuple(slice(*part) for part in whole), out[at : at + count], put)
+                self._layout.read(tuple(slice(*part) for part in whole), out[where], put)
             else:
-                self._layout.read(whole, out[at : at + count], put)
+                self._layout.read(whole, out[where], put)
 
     @property
     def chunks(self) -> tuple[int, ...] | None:
@@ -226,10 +230,19 @@ class GeoTiffScene(Scene):
         layout = self.__dict__.get("_layout")  # the first read of all finds it
         if not isinstance(layout, TiffChunks):
             return False
-        box = tuple((window[dim].start, window[dim].stop) for dim in ("y", "x"))
         bands = self._bands[window.get("band", slice(None))]
-        missing = [layout.foresee(((bands[at] - 1, bands[at] - 1 + n), *box)) for at, n in _runs(bands)]
+        missing = [layout.foresee(box) for box, _ in _boxes(bands, window.box(("y", "x")))]
         return any(missing)
+
+    def copies(self, window: Window, out: Array) -> Sequence[Copy] | None:
+        """Those of tiles or strips, where it is known by now where they lie, and no mask has to be read."""
+        self._check_unchanged()
+        layout, part = self.__dict__.get("_layout"), window.get("band", slice(None))
+        if not isinstance(layout, TiffChunks) or (put := self._one_put(part)) is None:
+            return None
+        planes = out if "band" in window else out[None]
+        boxes = _boxes(self._bands[part], window.box(("y", "x")))
+        return [Copy(layout, box, planes[where], put) for box, where in boxes]
 
     def _masks_of(self, stored: Array, bands: range, box: Any) -> list[Array | None]:
         """For each band its mask, 0 where missing; None where there is none."""
@@ -242,7 +255,7 @@ class GeoTiffScene(Scene):
             elif band in self._about.hidden:
                 if alpha is None:
                     alpha = np.empty((1, *plane.shape), self._stored)
-                    self._fetch([self._count], box, alpha, np.copyto)
+                    self._fetch([self._count], box, alpha, PLAIN)
                 masks.append(alpha[0])
             elif nodata is None or _nearly(plane, nodata):
                 masks += self._by_rasterio(range(number, number + 1), box, pixels=False)[1]
@@ -264,12 +277,12 @@ class GeoTiffScene(Scene):
         return stored, [found.get(number) for number in numbers]
 
 
-def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Place and count of each run of neighbours."""
+def _boxes(bands: Sequence[int], box: Box) -> Iterator[tuple[Box, slice]]:
+    """A box of the file for each run of neighbours among bands, which count from 1, and which of them these are."""
     start = 0
-    for i in range(1, len(numbers) + 1):
-        if i == len(numbers) or numbers[i] != numbers[i - 1] + 1:
-            yield start, i - start
+    for i in range(1, len(bands) + 1):
+        if i == len(bands) or bands[i] != bands[i - 1] + 1:
+            yield ((bands[start] - 1, bands[i - 1]), *box), slice(start, i)
             start = i
 
 

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.cf_packing import Packing, Unpacking, own_fill
-from streamgeo.chunked import Chunked
+from streamgeo.chunked import Chunked, Put
 from streamgeo.errors import OpenError
 from streamgeo.grid import Grid
+from streamgeo.kernels import PLAIN
 from streamgeo.locate import Coord, CoordLocator
 from streamgeo.names import unique
 from streamgeo.scene import Scene
@@ -27,6 +28,7 @@ from streamgeo.sources.handles import current, looking_once
 from streamgeo.sources.hdf5_chunks import Layout
 from streamgeo.sources.layouts import Identity, Mapped, Refused
 from streamgeo.template import Template
+from streamgeo.together import Copy
 from streamgeo.window import Window
 
 Array = NDArray[Any]
@@ -98,11 +100,8 @@ class GroupedScene(Scene):
         if not out.size:
             return
         index = window.slices(self._inner)
-        if not self._stack:
-            self._fill(0, index, out)
-            return
-        for position, i in enumerate(range(len(self._targets))[window[self._stack]]):
-            self._fill(i, index, out[position])
+        for place, i in zip(out if self._stack else (out,), self._numbers(window)):
+            self._fill(i, index, place)
 
     @property
     def chunks(self) -> tuple[int, ...] | None:
@@ -112,18 +111,35 @@ class GroupedScene(Scene):
 
     def foresee(self, window: Window) -> bool:
         """Have the chunks of a window fetched, where it is known by now where they lie."""
-        box = tuple((window[dim].start, window[dim].stop) for dim in self._inner)
-        numbers = range(len(self._targets))[window[self._stack]] if self._stack else (0,)
-        found = [self._layouts.get(i) for i in numbers]
+        box = window.box(self._inner)
+        found = [self._layouts.get(i) for i in self._numbers(window)]
         missing = [layout.foresee(box) for layout in found if isinstance(layout, Chunked)]
         return any(missing)
+
+    def copies(self, window: Window, out: Array) -> Sequence[Copy] | None:
+        """Those of chunks, where it is known by now where they lie."""
+        self._check_unchanged()
+        box, copies = window.box(self._inner), []
+        for place, i in zip(out if self._stack else (out,), self._numbers(window)):
+            found = self._layouts.get(i)
+            if not isinstance(found, Chunked):
+                return None
+            copies.append(Copy(found, box, place, self._put(i)))
+        return copies
+
+    def _numbers(self, window: Window) -> range:
+        """The variables that a window touches."""
+        return range(len(self._targets))[window[self._stack] if self._stack else slice(None)]
 
     @cached_property
     def _unpackings(self) -> list[Unpacking]:
         return [Unpacking(packing, _dtype(v)) for packing, v in zip(self._packings, self._targets)]
 
+    def _put(self, i: int) -> Put:
+        return PLAIN if self._raw else self._unpackings[i]
+
     def _fill(self, i: int, index: tuple[slice, ...], out: Array) -> None:
-        found, put = self._found(i), np.copyto if self._raw else self._unpackings[i]
+        found, put = self._found(i), self._put(i)
         if isinstance(found, Refused):
             put(out, self._stored(self._targets[i].path, index))
         elif isinstance(found, Mapped):

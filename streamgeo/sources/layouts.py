@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from streamgeo.chunks import CACHE
 from streamgeo.errors import OpenError
+from streamgeo.kernels import PLAIN
 from streamgeo.slots import scratch
 from streamgeo.sources.handles import POOL
 
@@ -27,11 +28,6 @@ Bytes = NDArray[np.uint8]
 Identity = tuple[int, int]
 Put = Callable[[Array, Array], None]
 _RESIDENT = 64 << 20  # bytes of maps that may stay in the memory of the process, whatever the budget
-
-
-def put_plain(out: Array, stored: Array) -> None:
-    """Copy numbers, cast as numpy casts them."""
-    np.copyto(out, stored, casting="unsafe")
 
 
 class Uncovered(Exception):
@@ -63,7 +59,7 @@ class Mapped:
     strides: tuple[int, ...]
     dtype: np.dtype[Any]
 
-    def read(self, index: tuple[slice, ...], out: Array, put: Put = np.copyto) -> None:
+    def read(self, index: tuple[slice, ...], out: Array, put: Put = PLAIN) -> None:
         """Put the numbers at ``index`` into ``out``.
 
         Raises:

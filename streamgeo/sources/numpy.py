@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from streamgeo.errors import OpenError, StreamGeoError
 from streamgeo.grid import Grid, plain_grid
+from streamgeo.kernels import PLAIN
 from streamgeo.scene import Scene
 from streamgeo.sources.handles import identity
-from streamgeo.sources.layouts import Identity, Mapped, put_plain
+from streamgeo.sources.layouts import Identity, Mapped
 from streamgeo.template import Template
 from streamgeo.window import Window
 
@@ -101,7 +102,7 @@ class NpyScene(_NumpyScene):
 
     def _read_into(self, window: Window, out: Array) -> None:
         if out.size:
-            self._stored.read(window.slices(self.dims), out, np.copyto if self._raw else put_plain)
+            self._stored.read(window.slices(self.dims), out, PLAIN)
 
 
 class NpzScene(_NumpyScene):

@@ -1,0 +1,56 @@
+/* Arrays come in by the buffer protocol. */
+
+#define Py_LIMITED_API 0x030B0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <string.h>
+#include "_inner.h"
+
+#define MOST_DIMS 16
+
+static inline int fail(const char *what)
+{
+    PyErr_SetString(PyExc_ValueError, what);
+    return 0;
+}
+
+/* One array in memory, writable if so wanted; released by the caller. */
+static inline int take(PyObject *object, Py_buffer *view, int flags)
+{
+    if (PyObject_GetBuffer(object, view, flags) < 0)
+        return 0;
+    if (view->ndim > MOST_DIMS) {
+        PyBuffer_Release(view);
+        return fail("too many dims");
+    }
+    return 1;
+}
+
+#define FLAT PyBUF_C_CONTIGUOUS
+#define SPREAD PyBUF_STRIDES
+
+/* Two of them: what is written and what is read. */
+static inline int take_both(PyObject *first, PyObject *second, int flags, Py_buffer *out, Py_buffer *in)
+{
+    if (!take(first, out, flags | PyBUF_WRITABLE))
+        return 0;
+    if (take(second, in, flags))
+        return 1;
+    PyBuffer_Release(out);
+    return 0;
+}
+
+static inline void release_both(Py_buffer *out, Py_buffer *in)
+{
+    PyBuffer_Release(in);
+    PyBuffer_Release(out);
+}
+
+/* Whether every number stands at a multiple of its size. */
+static inline int aligned(const Py_buffer *view)
+{
+    uintptr_t all = view->len ? (uintptr_t)view->buf : 0;
+    for (int axis = 0; view->len && axis < view->ndim; axis++)
+        all |= view->shape[axis] > 1 ? (uintptr_t)view->strides[axis] : 0;
+    return all % (uintptr_t)view->itemsize == 0;
+}

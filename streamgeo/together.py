@@ -1,0 +1,71 @@
+"""Copies that are put off for a while, so that one call does those of many patches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgeo.chunked import Box, Chunked, Put, few_pieces, put_each
+from streamgeo.chunks import CACHE
+from streamgeo.kernels import Pairs
+from streamgeo.meter import READ, span
+
+Array = NDArray[Any]
+_MANY = 256  # pieces that are copied at once
+_HELD = 32 << 20  # bytes of chunks that may be held on to, even if the cache has let go of them
+
+
+class Copy(NamedTuple):
+    """A box of an array in chunks, where it goes, and how each piece of it is put there."""
+
+    source: Chunked
+    box: Box
+    out: Array
+    put: Put
+
+
+class Together:
+    """Pieces of decoded chunks, to be copied in one go.
+
+    Every call into compiled code lets go of the interpreter, and waits for other threads when it comes back: for
+    patches of chunks that are in memory that takes longer than the copy.
+    """
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[Put, np.dtype[Any]], Pairs] = {}
+        self._count = self._held = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether it is time to copy: what the cache lets go of meanwhile would be held here."""
+        return self._count >= _MANY or self._held > max(_HELD, CACHE.room)
+
+    def take(self, copies: Sequence[Copy]) -> bool:
+        """Decode what is to be copied, and note it; nothing, and False, where that is too much to be held.
+
+        Raises:
+            OpenError: as :meth:`Chunked.decode` says; then nothing is noted.
+            Busy: as :meth:`ByteCache.get` says.
+        """
+        found = []
+        for source, box, out, put in copies:
+            pieces = few_pieces(box, source.chunks)
+            if pieces is None or len(pieces) > source.at_once:
+                return False
+            found.append((source, out, put, source.parts(pieces)))
+        for source, out, put, parts in found:
+            self._groups.setdefault((put, source.dtype), []).extend([(out[at], part) for part, at in parts])
+            self._count += len(parts)
+            self._held += len(parts) * source.chunk_bytes
+        return True
+
+    def copy(self) -> None:
+        """Copy what was noted."""
+        groups, self._groups = self._groups, {}
+        self._count = self._held = 0
+        with span(READ):
+            for (put, _), pairs in groups.items():
+                put_each(pairs, put)

@@ -1,0 +1,66 @@
+"""Patches whose pixels are not read yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgeo.errors import OpenError
+from streamgeo.meter import READ, span, step_span
+from streamgeo.naming import naming
+from streamgeo.scene import Scene
+from streamgeo.steps.patch import Patch
+from streamgeo.together import Together
+from streamgeo.window import Window
+
+Array = NDArray[Any]
+
+
+@dataclass(eq=False, slots=True)
+class Unread:
+    """The pixels of a patch that are not read yet: who batches them gives the place to read them to."""
+
+    step: Patch
+    scene: Scene
+    window: Window
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the patch."""
+        return self.window.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the scene."""
+        return self.scene.dtype
+
+    def read(self) -> Array:
+        """The pixels."""
+        with naming(self.step.label, file=self.scene.name, window=self.window), step_span(self.step.label):
+            return self.step.read(self.scene, self.window)
+
+    def foresee(self) -> bool:
+        """Said some time before they are read; see :meth:`Scene.foresee`."""
+        scene, window = self.scene, self.window
+        inside = window.within(scene.dims, scene.shape)
+        return scene.foresee(window if inside else window.clip(scene.dims, scene.shape))
+
+    def noted(self, out: Array, together: Together) -> bool:
+        """Have their copies done with those of other patches; False where they are read in another way."""
+        scene, window = self.scene, self.window
+        if not window.within(scene.dims, scene.shape):
+            return False
+        try:
+            with step_span(self.step.label), span(READ):
+                copies = scene.copies(window, out)
+                return copies is not None and together.take(copies)
+        except OpenError:  # reading tells it again, and what it is about
+            return False
+
+    def read_into(self, out: Array) -> None:
+        """The pixels, written to an array of this shape and dtype."""
+        with naming(self.step.label, file=self.scene.name, window=self.window), step_span(self.step.label):
+            self.step.read_into(self.scene, self.window, out)
