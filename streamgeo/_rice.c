@@ -76,44 +76,151 @@ INLINE uint32_t unfolded(uint32_t value) /* 0, 1, 2, 3, ... stand for 0, -1, 1, 
     return value >> 1 ^ (0 - (value & 1));
 }
 
+/* -- two tiles at a time ------------------------------------------------------------------------------------------
+
+   Each number waits for the one before it in its tile, and not for those of the other tile. What is decoded so are
+   pairs of numbers that 57 bits hold, with 8 bytes or more behind where they begin; the rest is left to the others. */
+
+#define HELD 57 /* bits that come with one load, wherever they begin */
+
+/* Bits from a place on; ``place`` counts bits from ``data``. */
+INLINE uint64_t bits_at(const uint8_t *data, uint64_t place)
+{
+    uint64_t bits;
+    memcpy(&bits, data + (place >> 3), 8);
+    return __builtin_bswap64(bits) << (place & 7);
+}
+
+/* One number; ``bits`` and ``place`` go on behind it. What is taken where no bits are left shows by ``place``. */
+INLINE uint32_t take_one(uint64_t *bits, uint64_t *place, int code)
+{
+    int zeros = __builtin_clzll(*bits | 1);
+    uint64_t rest = *bits << zeros; /* with the one in front */
+    *bits = rest << (code + 1);
+    *place += (uint64_t)(zeros + (code + 1));
+    return unfolded(((uint32_t)zeros << code) + (uint32_t)(rest >> (63 - code)) - (UINT32_C(1) << code));
+}
+
+/* The same for reading on up to the end. */
+INLINE Bits bits_from(const uint8_t *data, const uint8_t *end, uint64_t place)
+{
+    Bits b = {0, 0, 0, data + (place >> 3), end};
+    fill(&b);
+    next(&b, (int)(place & 7));
+    return b;
+}
+
+/* Pairs of numbers that can be taken without a look at the end. */
+INLINE Size pairs_before(const uint8_t *data, const uint8_t *end, uint64_t place)
+{
+    return (8 * (end - data - 8) - (Size)place) / HELD;
+}
+
 #define RICE(name, type, code_bits, plain)                                                                      \
-    BITS static int name(const uint8_t *data, Size size, type *out, Size count, Size block)                     \
+    typedef struct {                                                                                            \
+        const uint8_t *data, *end;                                                                              \
+        uint64_t place; /* bits that are taken */                                                               \
+        type value, *out;                                                                                       \
+    } name;                                                                                                     \
+    /* So many bits; zeros behind the end. */                                                                   \
+    INLINE uint32_t name##_next(name *t, int count)                                                             \
     {                                                                                                           \
-        const int width = 8 * sizeof(type);                                                                     \
-        Bits b = {0, 0, 0, data, data + size};                                                                  \
-        fill(&b);                                                                                               \
-        type value = (type)next(&b, width);                                                                     \
-        for (Size i = 0; i < count;) {                                                                          \
-            Size stop = count - i < block ? count : i + block;                                                  \
-            fill(&b);                                                                                           \
-            int code = (int)next(&b, code_bits) - 1;                                                            \
-            if (code < 0)                                                                                       \
-                while (i < stop)                                                                                \
-                    out[i++] = value;                                                                           \
-            else if (code == plain)                                                                             \
-                while (i < stop) {                                                                              \
+        uint64_t place = t->place;                                                                              \
+        t->place += (uint64_t)count;                                                                            \
+        if ((Size)(place >> 3) <= t->end - t->data - 8)                                                         \
+            return (uint32_t)(bits_at(t->data, place) >> (64 - count));                                         \
+        Bits b = bits_from(t->data, t->end, place);                                                             \
+        return next(&b, count);                                                                                 \
+    }                                                                                                           \
+    /* The pixels of a block, or its last ones; 0 where the code is not sound. */                               \
+    INLINE int name##_block(name *t, int code, Size i, Size stop)                                               \
+    {                                                                                                           \
+        Bits b = bits_from(t->data, t->end, t->place);                                                          \
+        type value = t->value, *out = t->out;                                                                   \
+        if (code < 0)                                                                                           \
+            while (i < stop)                                                                                    \
+                out[i++] = value;                                                                               \
+        else if (code == plain)                                                                                 \
+            while (i < stop) {                                                                                  \
+                fill(&b);                                                                                       \
+                value = (type)(value + unfolded(next(&b, 8 * sizeof(type))));                                   \
+                out[i++] = value;                                                                               \
+            }                                                                                                   \
+        else if (code < plain)                                                                                  \
+            while (i < stop) {                                                                                  \
+                if (b.have < 32)                                                                                \
                     fill(&b);                                                                                   \
-                    value = (type)(value + unfolded(next(&b, width)));                                          \
-                    out[i++] = value;                                                                           \
-                }                                                                                               \
-            else if (code < plain)                                                                              \
-                while (i < stop) {                                                                              \
-                    if (b.have < 32)                                                                            \
-                        fill(&b);                                                                               \
-                    int64_t high = zeros(&b);                                                                   \
-                    if (high < 0)                                                                               \
-                        return 0;                                                                               \
-                    if (b.have < code)                                                                          \
-                        fill(&b);                                                                               \
-                    value = (type)(value + unfolded((uint32_t)high << code | next(&b, code)));                  \
-                    out[i++] = value;                                                                           \
-                }                                                                                               \
-            else                                                                                                \
-                return 0;                                                                                       \
-            if (b.have < b.beyond)                                                                              \
+                int64_t high = zeros(&b);                                                                       \
+                if (high < 0)                                                                                   \
+                    return 0;                                                                                   \
+                if (b.have < code)                                                                              \
+                    fill(&b);                                                                                   \
+                value = (type)(value + unfolded((uint32_t)high << code | next(&b, code)));                      \
+                out[i++] = value;                                                                               \
+            }                                                                                                   \
+        else                                                                                                    \
+            return 0;                                                                                           \
+        t->value = value;                                                                                       \
+        t->place = 8 * (uint64_t)(b.at - t->data) + (uint64_t)b.beyond - (uint64_t)b.have;                      \
+        return b.have >= b.beyond;                                                                              \
+    }                                                                                                           \
+    /* Pixels of a block of both; where it stopped. */                                                          \
+    INLINE Size name##_pair(name *first, name *second, int a_code, int b_code, Size i, Size stop)               \
+    {                                                                                                           \
+        const uint8_t *a_data = first->data, *b_data = second->data;                                            \
+        uint64_t a = first->place, b = second->place;                                                           \
+        Size pairs = (stop - i) / 2, others = pairs_before(a_data, first->end, a);                              \
+        pairs = pairs < others ? pairs : others;                                                                \
+        others = pairs_before(b_data, second->end, b);                                                          \
+        pairs = pairs < others ? pairs : others;                                                                \
+        type at = first->value, bt = second->value, *a_out = first->out + i, *b_out = second->out + i;          \
+        Size n = 0;                                                                                             \
+        for (; n < pairs; n++) {                                                                                \
+            uint64_t a_bits = bits_at(a_data, a), b_bits = bits_at(b_data, b), a_next = a, b_next = b;          \
+            type a_one = (type)(at + take_one(&a_bits, &a_next, a_code));                                       \
+            type b_one = (type)(bt + take_one(&b_bits, &b_next, b_code));                                       \
+            type a_two = (type)(a_one + take_one(&a_bits, &a_next, a_code));                                    \
+            type b_two = (type)(b_one + take_one(&b_bits, &b_next, b_code));                                    \
+            if (a_next - a > HELD || b_next - b > HELD)                                                         \
+                break;                                                                                          \
+            a_out[2 * n] = a_one, a_out[2 * n + 1] = at = a_two;                                                \
+            b_out[2 * n] = b_one, b_out[2 * n + 1] = bt = b_two;                                                \
+            a = a_next, b = b_next;                                                                             \
+        }                                                                                                       \
+        first->place = a, second->place = b;                                                                    \
+        first->value = at, second->value = bt;                                                                  \
+        return i + 2 * n;                                                                                       \
+    }                                                                                                           \
+    INLINE int name##_end(const name *t) /* CFITSIO refuses bytes that are left over */                         \
+    {                                                                                                           \
+        return 8 * (t->end - t->data) - (Size)t->place < 8;                                                     \
+    }                                                                                                           \
+    BITS static int name##_one(const uint8_t *data, Size size, void *out, Size count, Size block)               \
+    {                                                                                                           \
+        name t = {data, data + size, 0, 0, out};                                                                \
+        t.value = (type)name##_next(&t, 8 * sizeof(type));                                                      \
+        for (Size i = 0, stop; i < count; i = stop) {                                                           \
+            stop = count - i < block ? count : i + block;                                                       \
+            if (!name##_block(&t, (int)name##_next(&t, code_bits) - 1, i, stop))                                \
                 return 0;                                                                                       \
         }                                                                                                       \
-        return b.have - b.beyond + 8 * (b.end - b.at) < 8; /* CFITSIO refuses bytes that are left over */        \
+        return name##_end(&t);                                                                                  \
+    }                                                                                                           \
+    BITS static int name##_two(const uint8_t *data[2], const Size size[2], void *out[2], Size count, Size block) \
+    {                                                                                                           \
+        name a = {data[0], data[0] + size[0], 0, 0, out[0]}, b = {data[1], data[1] + size[1], 0, 0, out[1]};    \
+        a.value = (type)name##_next(&a, 8 * sizeof(type));                                                      \
+        b.value = (type)name##_next(&b, 8 * sizeof(type));                                                      \
+        for (Size i = 0, stop; i < count; i = stop) {                                                           \
+            stop = count - i < block ? count : i + block;                                                       \
+            int a_code = (int)name##_next(&a, code_bits) - 1, b_code = (int)name##_next(&b, code_bits) - 1;     \
+            Size at = i;                                                                                        \
+            if (a_code >= 0 && b_code >= 0 && a_code < plain && b_code < plain)                                 \
+                at = name##_pair(&a, &b, a_code, b_code, i, stop);                                              \
+            if (at < stop && (!name##_block(&a, a_code, at, stop) || !name##_block(&b, b_code, at, stop)))      \
+                return 0;                                                                                       \
+        }                                                                                                       \
+        return name##_end(&a) && name##_end(&b);                                                                \
     }
 RICE(rice_8, uint8_t, 3, 6)
 RICE(rice_16, uint16_t, 4, 14)
@@ -123,16 +230,27 @@ RICE(rice_32, uint32_t, 5, 25)
 Size rice_tiles(char *out, Size itemsize, Size tiles, Size count, const uint8_t *data, Size length,
                 const int64_t *starts, const int64_t *sizes, Size block)
 {
+    int (*one)(const uint8_t *, Size, void *, Size, Size) = itemsize == 1   ? rice_8_one
+                                                            : itemsize == 2 ? rice_16_one
+                                                                            : rice_32_one;
+    int (*two)(const uint8_t *[2], const Size[2], void *[2], Size, Size) = itemsize == 1   ? rice_8_two
+                                                                           : itemsize == 2 ? rice_16_two
+                                                                                           : rice_32_two;
+    for (Size tile = 0; tile < tiles; tile++)
+        if (starts[tile] < 0 || sizes[tile] < 0 || starts[tile] > length || sizes[tile] > length - starts[tile])
+            tiles = tile;
     for (Size tile = 0; tile < tiles; tile++) {
-        int64_t start = starts[tile], size = sizes[tile];
-        if (start < 0 || size < 0 || start > length || size > length - start)
-            return tile;
-        char *to = out + tile * count * itemsize;
-        const uint8_t *from = data + start;
-        int good = itemsize == 1   ? rice_8(from, size, (uint8_t *)to, count, block)
-                   : itemsize == 2 ? rice_16(from, size, (uint16_t *)to, count, block)
-                                   : rice_32(from, size, (uint32_t *)to, count, block);
-        if (!good)
+        const uint8_t *from[2];
+        Size size[2];
+        void *to[2];
+        for (int i = 0; i < 2 && tile + i < tiles; i++) {
+            from[i] = data + starts[tile + i];
+            size[i] = (Size)sizes[tile + i];
+            to[i] = out + (tile + i) * count * itemsize;
+        }
+        if (tile + 1 < tiles && two(from, size, to, count, block)) /* else see which one is not sound */
+            tile++;
+        else if (!one(from[0], size[0], to[0], count, block))
             return tile;
     }
     return tiles;
