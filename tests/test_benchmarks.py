@@ -88,7 +88,7 @@ def test_all_contenders_were_compared(ran: tuple[Path, str], case: str) -> None:
         assert f"{loader}: equal" in said
     for loader in LOADERS:
         assert (
-            any(f"{loader}: {word}" in said for word in ("equal", "does not read"))
+            any(f"{loader}: {word}" in said for word in ("equal", "as by hand", "does not read"))
             or "is not installed" in said
         )
 
@@ -108,7 +108,7 @@ def test_everyone_goes_through_whole_epochs(rows: list[dict[str, Any]], case: st
 
 def test_who_takes_no_part_says_why(rows: list[dict[str, Any]]) -> None:
     without = [row for row in rows if row["contender"] in LOADERS and row["cold"] is None]
-    reasons = {row["lacks"] for row in without}
+    reasons = {row["lacks"] for row in without} - {"as by hand"}
     assert None not in reasons
     assert all("does not read" in reason or "is not installed" in reason for reason in reasons), reasons
     assert {row["contender"] for row in rows} >= {*LOADERS, DECODE, COPY}
@@ -178,7 +178,7 @@ def _tiles(chunks: list[Any], case: data.Case) -> Any:
     [
         ("tiff-deflate", _tiles), ("tiff-zstd", _tiles), ("tiff-lzw", _tiles),
         ("netcdf-frames", lambda chunks, case: np.concatenate(chunks)),
-        ("fits-rice", lambda chunks, case: np.stack(chunks)),
+        ("fits-rice", lambda chunks, case: np.concatenate(chunks)[: case.shape[0]]),
     ],
 )  # fmt: skip
 def test_the_decode_bound_decodes(name: str, join: Callable[[list[Any], data.Case], Any], made: Path) -> None:
@@ -195,8 +195,6 @@ def test_the_decode_bound_decodes(name: str, join: Callable[[list[Any], data.Cas
         found = []
         for chunk in chunks:
             out = np.zeros(stored.shape, stored.dtype)
-            given_back = decode(file[chunk.offset : chunk.offset + chunk.size], out)
-            if given_back is not None:  # bytes of its own
-                out = np.frombuffer(given_back, stored.dtype)
+            decode(file[chunk.offset : chunk.offset + chunk.size], out, chunk.parts)
             found.append(out.reshape(stored.shape))
         np.testing.assert_array_equal(join(found, case), wanted)

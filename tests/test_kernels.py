@@ -203,6 +203,30 @@ def test_damaged_rice_is_what_astropy_makes_of_it_or_refused(
     assert mine is None or mine == theirs
 
 
+@given(st.lists(rows(), min_size=1, max_size=5), st.sampled_from([1, 7, 32]), st.data())
+@settings(deadline=None, max_examples=300)
+def test_rice_of_several_tiles_is_that_of_each(tiles: list[Array], block: int, data: st.DataObject) -> None:
+    """Also where some are damaged: the first of those stops it, and nothing else is taken for sound."""
+    dtype, count = tiles[0].dtype, min(len(tile) for tile in tiles)
+    parts = [bytearray(coded(tile[:count].astype(dtype), block)) for tile in tiles]
+    for _ in range(data.draw(st.integers(0, 2))):
+        part = parts[data.draw(st.integers(0, len(parts) - 1))]
+        part[data.draw(st.integers(0, len(part) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(parts) - 1))
+    parts[cut] = parts[cut][: len(parts[cut]) - data.draw(st.sampled_from([0, 0, 1, 9]))]
+    sizes = np.array([len(part) for part in parts])
+    starts, together = np.cumsum(sizes) - sizes, np.frombuffer(b"".join(parts), np.uint8)
+    one_by_one, sound = np.zeros((len(parts), count), dtype), 0
+    while sound < len(parts):
+        at = slice(sound, sound + 1)
+        if not compiled.rice(one_by_one[at], together, starts[at], sizes[at], block):
+            break
+        sound += 1
+    out = np.zeros_like(one_by_one)
+    assert compiled.rice(out, together, starts, sizes, block) == sound
+    assert out[:sound].tobytes() == one_by_one[:sound].tobytes()
+
+
 def test_rice_takes_all_tiles_and_names_the_first_that_is_damaged() -> None:
     values = np.random.default_rng(0).integers(0, 300, (5, 64)).astype(np.int16)
     parts = [coded(row, 32) for row in values]
