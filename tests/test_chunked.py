@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 import streamgeo as sg
 from streamgeo.chunked import At, Chunked
 from streamgeo.chunks import CACHE, Busy, ByteCache, otherwise_busy
+from streamgeo.kernels import PLAIN
 from streamgeo.links.batch import _Slots
 from streamgeo.slots import SLOTS, scratch
 from streamgeo.sources.geotiff_chunks import TiffChunks
 from streamgeo.sources.layouts import brought
-from streamgeo.together import Together
+from streamgeo.together import Copy, Together
 from streamgeo.unread import Unread
 from streamgeo.window import Window
 
@@ -277,6 +278,83 @@ def test_what_is_not_kept_is_not_decoded_again_for_another_thread() -> None:
     finally:
         CACHE.limit = limit
     assert np.array_equal(out, made.array) and made.decoded[0, 0] == 1
+
+
+def test_copies_are_put_off_until_too_much_would_be_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamgeo.together._HELD", 3 * 64)
+    made, together = Made(np.arange(64.0).reshape(4, 16), (2, 4)), Together()
+    limit, CACHE.limit = CACHE.limit, 0
+    try:
+        out = np.zeros((4, 16))
+        assert together.take([Copy(made, ((0, 2), (0, 8)), out[:2, :8], PLAIN)])
+        assert not together.full and not out.any()
+        assert together.take([Copy(made, ((2, 4), (0, 8)), out[2:, :8], PLAIN)])
+        assert together.full
+        CACHE.limit = 1 << 20  # what the cache has room for is held anyway
+        assert not together.full
+        together.copy()
+        assert np.array_equal(out[:, :8], made.array[:, :8]) and not out[:, 8:].any()
+        monkeypatch.setattr("streamgeo.together._MANY", 4)
+        assert together.take([Copy(made, ((0, 4), (8, 16)), out[:, 8:], PLAIN)]) and together.full
+        together.copy()
+        assert np.array_equal(out, made.array) and not together.full
+    finally:
+        CACHE.limit = limit
+
+
+def test_a_box_of_many_chunks_is_not_held() -> None:
+    made, together = Made(np.arange(64.0).reshape(1, 64), (1, 2)), Together()
+    out = np.zeros((1, 64))
+    assert not together.take([Copy(made, ((0, 1), (0, 64)), out, PLAIN)])
+    assert not made.decoded
+
+
+def test_damage_in_one_of_two_arrays_leaves_nothing_noted() -> None:
+    class Bad(Made):
+        def decode(self, at: At) -> Array:
+            raise sg.OpenError("no")
+
+    good, together, out = Made(np.ones((2, 4)), (2, 4)), Together(), np.zeros((2, 2, 4))
+    box = ((0, 2), (0, 4))
+    with pytest.raises(sg.OpenError):
+        together.take(
+            [Copy(good, box, out[0], PLAIN), Copy(Bad(np.ones((2, 4)), (2, 4)), box, out[1], PLAIN)]
+        )
+    together.copy()
+    assert not out.any()
+
+
+def test_a_file_that_changes_between_patches_that_are_copied_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch is of one file, which is open: of the old one; the next batch says so."""
+    path, noted = tmp_path / "s.tif", Unread.noted
+    options = dict(width=64, height=64, count=1, dtype="uint8", tiled=True, blockxsize=16, blockysize=16)
+
+    def write(value: int) -> None:
+        with rasterio.open(tmp_path / "new.tif", "w", driver="GTiff", compress="deflate", **options) as file:
+            file.write(np.full((1, 64, 64), value, "u1"))
+        (tmp_path / "new.tif").replace(path)
+
+    write(1)
+    chain = sg.files([str(path)], key="image").key_transform("image", sg.open_geotiff())
+    batches = chain.key_transform("image", sg.patch(size=16)).batch(8)
+    assert (batches[0]["image"] == 1).all()  # where it lies is known from now on
+    CACHE.clear()
+    seen = [0]
+
+    def then_another(self: Unread, out: Array, together: Together) -> bool:
+        done = noted(self, out, together)
+        seen[0] += done
+        if seen[0] == 3:
+            write(2)
+            os.utime(path, (5, 5))
+        return done
+
+    monkeypatch.setattr(Unread, "noted", then_another)
+    assert (batches[0]["image"] == 1).all() and seen[0] == 8
+    with pytest.raises(sg.SampleError, match="changed"):
+        batches[1]
 
 
 def test_an_interrupt_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,6 +103,45 @@ def test_line(
         assert one[other_values].tobytes() == expected[other_values].tobytes()
 
 
+@given(
+    st.data(),
+    st.sampled_from(["?", "u1", "i2", ">i2", "f4", "<f8", ">f8", "c8", "c16", "f2", "M8[s]"]),
+    st.lists(shapes, max_size=4),
+)
+@settings(deadline=None, max_examples=300)
+def test_copies(data: st.DataObject, dtype: str, sizes: list[tuple[int, ...]]) -> None:
+    stored = [data.draw(spread(dtype, shape)) for shape in sizes]
+    first = [data.draw(spread(dtype, shape)) for shape in sizes]
+    second = [np.empty(shape, dtype) for shape in sizes]
+    if stored:
+        kernels.PLAIN.each(list(zip(first, stored)))
+        by_numpy(kernels.PLAIN.each, list(zip(second, stored)))
+    for one, other, values in zip(first, second, stored):
+        assert one.tobytes() == other.tobytes() == values.tobytes()
+
+
+def test_what_is_copied_to_another_dtype_is_cast() -> None:
+    out = [np.empty(3, np.float32), np.empty(2, np.float32)]
+    kernels.PLAIN.each([(out[0], np.array([1, 2, 3], np.int16)), (out[1], np.array([-1, 9], np.int16))])
+    assert [one.tolist() for one in out] == [[1, 2, 3], [-1, 9]]
+
+
+@pytest.mark.parametrize("shape", [(3, 700), (40, 33), (5, 6, 7), (2, 3, 4, 5), (1, 5000), (900, 1)])
+@pytest.mark.parametrize("dtype", ["u1", "i2", "i4"])
+def test_rows_that_lie_apart(shape: tuple[int, ...], dtype: str) -> None:
+    """Windows of larger arrays, which is what rows are asked for ahead in, up to the last row."""
+    rng = np.random.default_rng(0)
+    whole = rng.integers(0, 99, [2 * size + 1 for size in shape]).astype(dtype)
+    for start in (0, 1):
+        ends = [2 * size + 1 if start else size for size in shape]
+        part = whole[tuple(slice(end - size, end) for size, end in zip(shape, ends))]
+        line, copied = np.empty(shape, np.float32), np.empty(shape, dtype)
+        kernels.Line(7, 0.5, 3.0).each([(line, part)])
+        kernels.PLAIN.each([(copied, part)])
+        expected = np.where(part == 7, np.nan, part.astype(np.float32) * np.float32(0.5) + np.float32(3))
+        assert line.tobytes() == expected.astype(np.float32).tobytes() and np.array_equal(copied, part)
+
+
 @given(st.binary(max_size=600), st.integers(1, 17))
 def test_unshuffle(data: bytes, width: int) -> None:
     numbers = np.frombuffer(data[: len(data) // width * width], np.uint8)
@@ -304,6 +343,12 @@ WRONG = [
     ("look_up", [(F4, U2, U2)], TABLE),
     ("look_up", [F4, U2], TABLE),
     ("look_up", ((F4, U2),), TABLE),
+    ("copy", [(F4, U2)]),
+    ("copy", [(F4, F4[:1])]),
+    ("copy", [(F4, F4.ravel())]),
+    ("copy", [F4]),
+    ("copy", [(F4, None)]),
+    ("copy", 5),
     ("linear", [(F4, U2.astype("u8"))], False, 0, 1.0, 0.0, True),
     ("linear", [(F4, U2), (F4.astype("f8"), U2)], False, 0, 1.0, 0.0, True),
     ("unshuffle", np.empty(6, np.uint8), np.empty(8, np.uint8), 2),
@@ -345,15 +390,16 @@ WRONG = [
 @pytest.mark.parametrize("call", WRONG, ids=[f"{name}-{i}" for i, (name, *_) in enumerate(WRONG)])
 def test_what_does_not_fit_is_refused(call: tuple[Any, ...]) -> None:
     name, *arguments = call
-    with pytest.raises((ValueError, BufferError)):
+    with pytest.raises((ValueError, BufferError, TypeError)):
         getattr(compiled, name)(*arguments)
 
 
-@pytest.mark.parametrize("name", ["look_up", "linear", "unshuffle", "planes", "rice"])
+@pytest.mark.parametrize("name", ["look_up", "linear", "copy", "unshuffle", "planes", "rice"])
 def test_read_only_memory_and_what_is_no_array_are_refused(name: str) -> None:
     arguments: dict[str, tuple[Any, ...]] = {
         "look_up": (TABLE,),
         "linear": (False, 0, 1.0, 0.0, True),
+        "copy": (),
         "unshuffle": (np.empty(8, np.uint8), 2),
         "planes": (np.empty((2, 2, 1), np.uint8), True),
         "rice": (np.empty(9, np.uint8), np.zeros(2, np.int64), np.zeros(2, np.int64), 32),
@@ -362,7 +408,8 @@ def test_read_only_memory_and_what_is_no_array_are_refused(name: str) -> None:
     locked.flags.writeable = False
     for out in (locked, None, "text"):
         with pytest.raises((ValueError, TypeError, BufferError)):
-            first = [(F4, U2), (out, U2)] if name in ("look_up", "linear") else out
+            stored = F4 if name == "copy" else U2
+            first = [(F4.copy(), stored), (out, stored)] if name in ("look_up", "linear", "copy") else out
             getattr(compiled, name)(first, *arguments[name])
 
 

@@ -7,8 +7,10 @@ filters (The HDF Group), and the documentation of each filter's client data.
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -23,6 +25,7 @@ _NAMES = {DEFLATE: "deflate", SHUFFLE: "shuffle", FLETCHER32: "fletcher32", SZIP
           LZF: "lzf", BLOSC: "blosc", LZ4: "lz4", BITSHUFFLE: "bitshuffle", ZSTD: "zstd"}  # fmt: skip
 # How many times smaller a chunk can become at most, where the format sets a bound.
 _RATIO = {DEFLATE: 1100, LZF: 100, LZ4: 260}
+_MASKS = 64  # filter masks that are remembered
 _VALUES = {SHUFFLE: 1, SZIP: 4, BITSHUFFLE: 3}  # client data that cannot be done without
 
 
@@ -78,6 +81,10 @@ class Pipeline:
             raise Uncovered(f"two compressors in a row ({self}) are not covered")
 
         self.notices = not all(one.keeps_size for one in self.filters)
+        self._known: dict[tuple[int, int], list[_Stage]] = {}
+
+    def __reduce__(self) -> tuple[type[Pipeline], tuple[tuple[Filter, ...]]]:
+        return Pipeline, (self.filters,)
 
     def __str__(self) -> str:
         return ", ".join(one.name for one in self.filters) or "uncompressed"
@@ -88,36 +95,78 @@ class Pipeline:
         Raises:
             Damaged: when a filter fails, or the number of bytes is another.
         """
-        applied = [one for i, one in enumerate(self.filters) if not mask >> i & 1]
-        value, kept = data, False
-        for i in reversed(range(len(applied))):
-            before = size + 4 * sum(one.code == FLETCHER32 for one in applied[:i])
-            kept = i == 0 and applied[0].code != FLETCHER32
-            room = _kept if kept else partial(scratch, f"before filter {i}")
-            try:
-                value = _undo(applied[i], value, before, room)
-            except (Damaged, MemoryError):
-                raise
-            except Exception as error:  # each codec of imagecodecs has an error of its own
-                raise Damaged(f"{applied[i].name}: {error}") from error
+        value = data
+        for stage in self._stages(mask, size):
+            value = stage.undo(value)
         if len(value) != size:
             kind = Short if len(value) < size else Damaged
             raise kind(f"it holds {len(value)} bytes of {size}")
-        if not kept:
-            np.copyto(out := _kept(size), value)
-            return out
         return value
+
+    def _stages(self, mask: int, size: int) -> list[_Stage]:
+        """How the filters of a chunk are undone, the last one first: worked out once for all chunks that are alike."""
+        found = self._known.get((mask, size))
+        if found is None:
+            applied = [one for i, one in enumerate(self.filters) if not mask >> i & 1]
+            sums = [one.code == FLETCHER32 for one in applied]
+            found = [
+                _Stage(
+                    one.name,
+                    _DECODERS[one.code],
+                    size + 4 * sum(sums[:i]),
+                    one.values,
+                    partial(scratch, f"before filter {i}"),
+                    _RATIO.get(one.code, sys.maxsize),
+                )
+                for i, one in enumerate(applied)
+            ]
+            if not applied or sums[0]:  # nothing has been written yet
+                found.insert(0, _Stage("copy", _copy, size, (), _kept))
+            found[0].room = _kept
+            found.reverse()
+            if len(self._known) == _MASKS:  # of a damaged file
+                self._known.clear()
+            self._known[mask, size] = found
+        return found
+
+
+@dataclass(slots=True)
+class _Stage:
+    """A filter to be undone.
+
+    Attributes:
+        size: bytes that it gives.
+        room: where they go.
+        ratio: how many times as many as it takes they are at most.
+    """
+
+    name: str
+    decode: Decoder
+    size: int
+    values: tuple[int, ...]
+    room: Room
+    ratio: int = sys.maxsize
+
+    def undo(self, data: Bytes) -> Bytes:
+        """What the filter was given."""
+        if self.size > self.ratio * len(data) + 4096:
+            raise Damaged(f"{len(data)} bytes of {self.name} cannot hold {self.size}")
+        try:
+            return self.decode(data, self.size, self.values, self.room)
+        except (Damaged, MemoryError):
+            raise
+        except Exception as error:  # each codec of imagecodecs has an error of its own
+            raise Damaged(f"{self.name}: {error}") from error
 
 
 def _kept(size: int) -> Bytes:
     return SLOTS.empty((size,), np.dtype(np.uint8))
 
 
-def _undo(one: Filter, data: Bytes, size: int, room: Room) -> Bytes:
-    ratio = _RATIO.get(one.code)
-    if ratio is not None and size > ratio * len(data) + 4096:
-        raise Damaged(f"{len(data)} bytes of {one.name} cannot hold {size}")
-    return _DECODERS[one.code](data, size, one.values, room)
+def _copy(data: Bytes, size: int, values: tuple[int, ...], room: Room) -> Bytes:
+    """What stands in scratch memory, to be kept."""
+    np.copyto(out := room(len(data)), data)
+    return out
 
 
 # -- each filter -----------------------------------------------------------------------------------------
@@ -127,13 +176,19 @@ def _exact(name: str, **options: Any) -> Decoder:
     """A decoder of imagecodecs that is given exactly the memory that the result must fill."""
 
     def decode(data: Bytes, size: int, values: tuple[int, ...], room: Room) -> Bytes:
-        import imagecodecs
-
         out = room(size)
-        got = getattr(imagecodecs, name)(data, out=out, **options)
+        got = _codec(name)(data, out=out, **options)
         return _full(out, len(got))
 
     return decode
+
+
+@cache
+def _codec(name: str) -> Callable[..., Any]:
+    import imagecodecs
+
+    found: Callable[..., Any] = getattr(imagecodecs, name)
+    return found
 
 
 def _full(out: Bytes, filled: int) -> Bytes:
