@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.errors import OpenError
 from streamgeo.meter import READ, span, step_span
 from streamgeo.naming import naming
 from streamgeo.scene import Scene
@@ -57,7 +56,7 @@ class Unread:
             with step_span(self.step.label), span(READ):
                 copies = scene.copies(window, out)
                 return copies is not None and together.take(copies)
-        except OpenError:  # reading tells it again, and what it is about
+        except Exception:  # reading fails again, and says where
             return False
 
     def read_into(self, out: Array) -> None:

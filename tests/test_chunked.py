@@ -438,3 +438,34 @@ def test_behind_an_error_that_is_raised_nothing_is_read(skip: bool, monkeypatch:
         slots.take({"image": Fails()})  # type: ignore[dict-item]
     assert list(slots.read(skip)) == ([0, 1, 2, 3] if skip else [0])
     assert len(asked) == (4 if skip else 1)
+
+
+@pytest.mark.parametrize("layers", [(1, 1, 1), (2, 1)])
+def test_a_batch_of_scenes_that_lie_in_several_files(layers: tuple[int, ...], tmp_path: Path) -> None:
+    """A file for each band, or for some of them: read straight to their place in the batch, in any subset."""
+    rng, paths, whole = np.random.default_rng(0), [], []
+    for number, count in enumerate(layers):
+        values = rng.integers(0, 9, (count, 70, 50)).astype(np.uint16)
+        paths.append(str(tmp_path / f"b{number}.tif"))
+        options = dict(
+            tiled=True, blockxsize=16, blockysize=16, compress="deflate", crs="EPSG:32633", nodata=7
+        )
+        transform = rasterio.Affine(10, 0, 0, 0, -10, 0)
+        with rasterio.open(
+            paths[-1], "w", driver="GTiff", width=50, height=70, count=count, dtype="uint16",
+            transform=transform, **options,
+        ) as file:  # fmt: skip
+            file.write(values)
+        whole.append(np.where(values == 7, np.nan, values).astype(np.float32))
+    expected = np.concatenate(whole)
+    chain = sg.buffer_from_vector([{"image": paths}]).key_transform("image", sg.open_geotiff())
+    patches = chain.key_transform(
+        "image", sg.patch({"band": 2, "y": 30, "x": 20}, stride={"band": 1, "y": 30, "x": 20})
+    )
+    seen = 0
+    for batch in patches.batch(5).prefetch(2, 2):
+        for image, window in zip(batch["image"], batch["image.window"]):
+            part = expected[tuple(slice(low, high) for low, high in window)]
+            assert image.tobytes() == part.tobytes()
+            seen += 1
+    assert seen == len(patches) == 2 * 3 * 3

@@ -14,7 +14,10 @@ from streamgeo.errors import OpenError
 from streamgeo.grid import Grid
 from streamgeo.scene import Scene
 from streamgeo.template import Template
+from streamgeo.together import Copy
 from streamgeo.window import Window
+
+Array = NDArray[Any]
 
 
 class StackedScene(Scene):
@@ -79,24 +82,41 @@ class StackedScene(Scene):
 
     def foresee(self, window: Window) -> bool:
         """Said to the files that have a part of the window."""
-        lead, inner = window[self.dims[0]], Window({dim: window[dim] for dim in self.dims[1:]})
-        windows = [(part, {"band": bands} if self.joins else {}) for part, bands in self._parts(lead)]
-        missing = [part.foresee(Window({**bands, **inner})) for part, bands in windows]
+        missing = [part.foresee(inner) for part, inner, _ in self._parts(window)]
         return any(missing)
 
-    def _read(self, window: Window) -> NDArray[Any]:
-        lead, inner = window[self.dims[0]], Window({dim: window[dim] for dim in self.dims[1:]})
-        if not self.joins:
-            return np.stack([part.read(inner) for part in self.parts[lead]])
-        out = [part.read(Window({"band": bands, **inner})) for part, bands in self._parts(lead)]
-        return np.concatenate(out) if out else np.empty(window.shape, self.dtype)
+    def copies(self, window: Window, out: Array) -> Sequence[Copy] | None:
+        """Those of all files that have a part of the window."""
+        copies: list[Copy] = []
+        for part, inner, place in self._parts(window):
+            some = part.copies(inner, out[place]) if part.dtype == self.dtype else None
+            if some is None:
+                return None
+            copies += some
+        return copies
 
-    def _parts(self, lead: slice) -> Iterator[tuple[Scene, tuple[int, int]]]:
-        """The files that have some of these layers, and which of their own these are."""
+    def _read(self, window: Window) -> Array:
+        out = np.empty(window.shape, self.dtype)
+        self._read_into(window, out)
+        return out
+
+    def _read_into(self, window: Window, out: Array) -> None:
+        for part, inner, place in self._parts(window):
+            if part.dtype == self.dtype:
+                part.read_into(out[place], inner)
+            else:
+                out[place] = part.read(inner)
+
+    def _parts(self, window: Window) -> Iterator[tuple[Scene, Window, int | slice]]:
+        """The files that have a part of a window, what they have of it, and where in the window that stands."""
+        first, *others = window.box(self.dims)
+        inner = dict(zip(self.dims[1:], others))
         at = 0
         for part in self.parts:
             layers = part.shape[0] if self.joins else 1
-            low, high = max(lead.start - at, 0), min(lead.stop - at, layers)
+            low, high = max(first[0], at), min(first[1], at + layers)
             if low < high:
-                yield part, (low, high)
+                bands = {"band": (low - at, high - at)} if self.joins else {}
+                place = slice(low - first[0], high - first[0]) if self.joins else low - first[0]
+                yield part, Window({**bands, **inner}), place
             at += layers
