@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo import kernels
+from streamgeo.unpacking import memory
 
 Array = NDArray[Any]
 
@@ -113,6 +114,10 @@ class Decoder:
         self.rice_tiles(raw, np.zeros(1, np.int64), np.array([len(raw)]), out)
         return out.reshape(-1)
 
+    def room(self, shape: tuple[int, ...]) -> Array:
+        """Scratch memory of this thread for numbers in Rice code."""
+        return memory("numbers", self._rice_type, shape)
+
     def rice_tiles(
         self, data: Array, starts: NDArray[np.int64], sizes: NDArray[np.int64], out: Array
     ) -> None:
@@ -184,36 +189,40 @@ class Decoder:
         values = self._codecs.decompress_plio_1_c(words.tobytes() + GUARD.tobytes(), math.prod(shape))
         return np.frombuffer(values, np.int32)
 
-    def scaled(self, values: Array, row: int, scale: Any, zero: Any, blank: Any) -> Array:
-        """Numbers of a coded tile with quantised ones scaled and missing ones marked, as astropy does both.
+    def scaled(
+        self, values: Array, rows: NDArray[np.intp], scale: Array | None, zero: Array | None, blank: Any
+    ) -> Array:
+        """Numbers of coded tiles with quantised ones scaled and missing ones marked, as astropy does both.
 
         Args:
-            values: what came out of the codec.
-            row: number of the tile, from 0.
-            scale, zero: ZSCALE and ZZERO of the tile, in the dtype of their column.
-            blank: what stands for a missing pixel, or None.
+            values: what came out of the codec, of shape (tiles, pixels).
+            rows: number of each tile, from 0.
+            scale, zero: ZSCALE and ZZERO of each, of shape (tiles, 1), in the dtype of their columns; None where
+                nothing is quantised.
+            blank: what stands for a missing pixel: in all or, of such a shape, in each; or None.
         """
         stored = self._stored
         missing = None if blank is None else values == blank
-        if stored.dither is not None:
+        if scale is not None and zero is not None:
             values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
-            values = (
-                values * scale + zero if stored.dither < 0 else self._undithered(values, row, scale, zero)
-            )
+            dithered = stored.dither is not None and stored.dither >= 0
+            values = self._undithered(values, rows, scale, zero) if dithered else values * scale + zero
         if missing is None or not missing.any():
             return values
         mark: Any = stored.dtype.type(np.nan) if stored.dtype.kind == "f" else stored.blank
         return np.where(missing, mark, values)
 
-    def _undithered(self, values: Array, row: int, scale: Any, zero: Any) -> Array:
+    def _undithered(self, values: Array, rows: NDArray[np.intp], scale: Array, zero: Array) -> Array:
         if values.itemsize > 4:
             raise Damaged("quantised numbers of 64 bits")
         stored, codecs = self._stored, self._codecs
         function = codecs.unquantize_float_c if stored.dtype.itemsize == 4 else codecs.unquantize_double_c
-        found = function(
-            values, row + stored.seed, values.size, scale, zero, stored.dither, 0, 0, 0.0, values.itemsize
-        )
-        return np.frombuffer(found, stored.dtype)
+        out = np.empty(values.shape, stored.dtype)
+        count, width = values.shape[1], values.itemsize
+        for place, tile, row, by, plus in zip(out, values, rows.tolist(), scale.ravel(), zero.ravel()):
+            found = function(tile, row + stored.seed, count, by, plus, stored.dither, 0, 0, 0.0, width)
+            place[...] = np.frombuffer(found, stored.dtype)
+        return out
 
 
 def _unzipped(raw: Array, count: int) -> Array:

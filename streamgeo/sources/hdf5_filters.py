@@ -25,6 +25,7 @@ _NAMES = {DEFLATE: "deflate", SHUFFLE: "shuffle", FLETCHER32: "fletcher32", SZIP
           LZF: "lzf", BLOSC: "blosc", LZ4: "lz4", BITSHUFFLE: "bitshuffle", ZSTD: "zstd"}  # fmt: skip
 # How many times smaller a chunk can become at most, where the format sets a bound.
 _RATIO = {DEFLATE: 1100, LZF: 100, LZ4: 260}
+_BYTE = np.dtype(np.uint8)
 _MASKS = 64  # filter masks that are remembered
 _VALUES = {SHUFFLE: 1, SZIP: 4, BITSHUFFLE: 3}  # client data that cannot be done without
 
@@ -160,7 +161,7 @@ class _Stage:
 
 
 def _kept(size: int) -> Bytes:
-    return SLOTS.empty((size,), np.dtype(np.uint8))
+    return SLOTS.empty((size,), _BYTE)
 
 
 def _copy(data: Bytes, size: int, values: tuple[int, ...], room: Room) -> Bytes:
@@ -202,6 +203,9 @@ def _unshuffle(data: Bytes, size: int, values: tuple[int, ...], room: Room) -> B
     width, total = values[0], len(data)
     whole = total - total % width if width > 1 else 0
     out = room(total)
+    if whole == total:  # nearly always
+        unshuffle(out, data, width)
+        return out
     if whole:
         unshuffle(out[:whole], data[:whole], width)
     out[whole:] = data[whole:]
