@@ -6,8 +6,6 @@
 #include <string.h>
 #include "_inner.h"
 
-#define MOST_DIMS 16
-
 static inline int fail(const char *what)
 {
     PyErr_SetString(PyExc_ValueError, what);
@@ -17,13 +15,7 @@ static inline int fail(const char *what)
 /* One array in memory, writable if so wanted; released by the caller. */
 static inline int take(PyObject *object, Py_buffer *view, int flags)
 {
-    if (PyObject_GetBuffer(object, view, flags) < 0)
-        return 0;
-    if (view->ndim > MOST_DIMS) {
-        PyBuffer_Release(view);
-        return fail("too many dims");
-    }
-    return 1;
+    return PyObject_GetBuffer(object, view, flags) == 0;
 }
 
 #define FLAT PyBUF_C_CONTIGUOUS

@@ -39,8 +39,7 @@ INLINE void fill(uint64_t *bits, int *have, const uint8_t **from, const uint8_t 
             *bits |= (uint64_t) * (*from)++ << (56 - *have);
 }
 
-/* Fills ``out``; 0 where the data end before it is full, or are nothing that an encoder writes. */
-BITS int lzw(const uint8_t *data, Size size, uint8_t *out, Size count)
+BITS static int decode(const uint8_t *data, Size size, uint8_t *out, Size count)
 {
     /* Every string but single bytes has stood in the output before: where, and how long it is, is all there is to know.
        Single bytes stand before the output, as it were. */
@@ -100,4 +99,10 @@ BITS int lzw(const uint8_t *data, Size size, uint8_t *out, Size count)
         to += length;
     }
     return 1;
+}
+
+/* Fills ``out``; 0 where the data end before it is full, or are nothing that an encoder writes. */
+int lzw(const uint8_t *data, Size size, uint8_t *out, Size count)
+{
+    return decode(data, size, out, count); /* what is built twice would be seen by other libraries */
 }

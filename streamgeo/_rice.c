@@ -11,7 +11,7 @@
 typedef struct {
     uint64_t bits;           /* those that come next, from the highest on; zeros behind them */
     int have;                /* how many */
-    int beyond;              /* how many of them lie behind the end */
+    Size beyond;             /* how many bits were taken from behind the end */
     const uint8_t *at, *end; /* bytes that are not taken yet */
 } Bits;
 
@@ -236,21 +236,21 @@ Size rice_tiles(char *out, Size itemsize, Size tiles, Size count, const uint8_t 
     int (*two)(const uint8_t *[2], const Size[2], void *[2], Size, Size) = itemsize == 1   ? rice_8_two
                                                                            : itemsize == 2 ? rice_16_two
                                                                                            : rice_32_two;
-    for (Size tile = 0; tile < tiles; tile++)
-        if (starts[tile] < 0 || sizes[tile] < 0 || starts[tile] > length || sizes[tile] > length - starts[tile])
-            tiles = tile;
     for (Size tile = 0; tile < tiles; tile++) {
         const uint8_t *from[2];
-        Size size[2];
+        Size size[2], there = 0;
         void *to[2];
-        for (int i = 0; i < 2 && tile + i < tiles; i++) {
-            from[i] = data + starts[tile + i];
-            size[i] = (Size)sizes[tile + i];
-            to[i] = out + (tile + i) * count * itemsize;
+        for (; there < 2 && tile + there < tiles; there++) {
+            int64_t start = starts[tile + there], bytes = sizes[tile + there];
+            if (start < 0 || bytes < 0 || start > length || bytes > length - start)
+                break;
+            from[there] = data + start;
+            size[there] = (Size)bytes;
+            to[there] = out + (tile + there) * count * itemsize;
         }
-        if (tile + 1 < tiles && two(from, size, to, count, block)) /* else see which one is not sound */
+        if (there == 2 && two(from, size, to, count, block)) /* else see which one is not sound */
             tile++;
-        else if (!one(from[0], size[0], to[0], count, block))
+        else if (!there || !one(from[0], size[0], to[0], count, block))
             return tile;
     }
     return tiles;

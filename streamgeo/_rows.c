@@ -3,6 +3,7 @@
 #include "_arrays.h"
 #include <math.h>
 
+#define MOST_DIMS 16
 #define SHORT 32768 /* bytes that are written sooner than the interpreter's lock changes hands */
 
 /* -- all elements of two arrays of one shape, row by row --------------------------------------------------------- */
@@ -192,7 +193,8 @@ typedef struct {
     Row row;
 } Job;
 
-/* One of the pairs; the caller releases what was taken. 0 for an error, -1 where an array is not aligned. */
+/* One of the pairs; the caller releases what was taken. 0 for an error, -1 where an array is not aligned, or has too
+   many dims. */
 static int begin(PyObject *pair_of, const Row rows[3], Job *job)
 {
     if (!pair_of || !PyTuple_Check(pair_of) || PyTuple_Size(pair_of) != 2)
@@ -204,6 +206,8 @@ static int begin(PyObject *pair_of, const Row rows[3], Job *job)
     int good = 0;
     if (job->out.itemsize != wanted || !job->row)
         fail("numbers of another width are wanted");
+    else if (job->out.ndim > MOST_DIMS)
+        good = -1;
     else if (pair(&job->out, &job->in, &job->both))
         good = !rows || (aligned(&job->out) && aligned(&job->in)) ? 1 : -1;
     if (good < 1)

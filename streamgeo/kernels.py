@@ -24,6 +24,7 @@ except ImportError:
 
 Array = NDArray[Any]
 Bytes = NDArray[np.uint8]
+_NONE = 1 << 62  # what no integer of 32 bits is
 BLOCK = 1 << 16  # numbers that are worked out at a time: what lies between stays in the L2 cache
 _F4 = np.dtype(np.float32)
 Pairs = list[tuple[Array, Array]]  # where numbers go, and what is stored, of one shape
@@ -71,7 +72,7 @@ class Line:
     def each(self, pairs: Pairs) -> None:
         """The same for several arrays of one dtype."""
         if compiled and pairs and (dtype := pairs[0][1].dtype).isnative and dtype.kind in "iu":
-            missing = 1 << 62 if self.missing is None else self.missing
+            missing = _NONE if self.missing is None or abs(self.missing) > _NONE else self.missing
             double = self.real.itemsize == 8
             if compiled.linear(pairs, dtype.kind == "i", missing, self.scale, self.offset, double):
                 return
@@ -105,10 +106,10 @@ class Plain:
         np.copyto(out, stored, casting="unsafe")
 
     def each(self, pairs: Pairs) -> None:
-        """The same for several arrays of one dtype."""
+        """The same for several arrays that do not overlap."""
         dtype = pairs[0][1].dtype
-        if compiled and dtype.kind in "?buifc" and all(out.dtype == dtype for out, _ in pairs):
-            compiled.copy(pairs)
+        alike = dtype.kind in "?buifc" and all(out.dtype == dtype == stored.dtype for out, stored in pairs)
+        if compiled and alike and compiled.copy(pairs):
             return
         for out, stored in pairs:
             self(out, stored)

@@ -339,7 +339,6 @@ WRONG = [
     ("look_up", [(F4.astype("f8"), U2)], TABLE),
     ("look_up", [(F4, U2.astype("u4"))], TABLE),
     ("look_up", [(F4, U2.astype("u8"))], TABLE),
-    ("look_up", [(np.empty((1,) * 17, np.float32), np.zeros((1,) * 17, np.uint16))], TABLE),
     ("look_up", [(F4, U2, U2)], TABLE),
     ("look_up", [F4, U2], TABLE),
     ("look_up", ((F4, U2),), TABLE),
@@ -411,6 +410,41 @@ def test_read_only_memory_and_what_is_no_array_are_refused(name: str) -> None:
             stored = F4 if name == "copy" else U2
             first = [(F4.copy(), stored), (out, stored)] if name in ("look_up", "linear", "copy") else out
             getattr(compiled, name)(first, *arguments[name])
+
+
+def test_what_has_too_many_dims_is_left_to_numpy() -> None:
+    shape = (1,) * 15 + (3, 2)
+    stored = np.arange(12, dtype=np.uint16).reshape((*shape[:-1], 4))[..., ::2]
+    for call in (lambda pairs: kernels.look_up(pairs, TABLE), kernels.Line(), kernels.PLAIN):
+        out = np.zeros(shape, np.float32)
+        call([(out, stored)]) if not hasattr(call, "each") else call.each([(out, stored)])
+        expected = TABLE[stored] if not hasattr(call, "each") else stored
+        assert np.array_equal(out, expected)
+    same = np.zeros(shape, np.uint16)
+    kernels.PLAIN.each([(same, stored)])
+    assert np.array_equal(same, stored)
+
+
+def test_each_pair_has_a_byte_order_of_its_own() -> None:
+    out = [np.zeros(2, "<i2"), np.zeros(2, "<i2")]
+    kernels.PLAIN.each([(out[0], np.array([1, 2], "<i2")), (out[1], np.array([1, 2], ">i2"))])
+    assert out[0].tolist() == out[1].tolist() == [1, 2]
+
+
+def test_a_missing_number_that_no_integer_is() -> None:
+    out = np.zeros(2, np.float32)
+    for number in (2**64 - 1, -(2**70)):
+        kernels.Line(number)(out, np.array([1, -1], np.int32))
+        assert out.tolist() == [1, -1]
+
+
+def test_no_function_but_that_of_the_module_is_seen_by_other_libraries() -> None:
+    import ctypes
+
+    library = ctypes.CDLL(compiled.__file__)
+    assert library.PyInit__kernels
+    for name in ("lzw", "copy", "linear", "look_up", "rice_tiles"):
+        assert not hasattr(library, name)
 
 
 def test_what_is_not_aligned_is_left_alone() -> None:
