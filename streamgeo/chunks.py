@@ -147,9 +147,11 @@ class ByteCache:
             self._shrink(limit)
 
     def _shrink(self, limit: int) -> None:
-        while self.nbytes > limit:
+        while self.nbytes > limit and self._values:
             _, (_, freed) = self._values.popitem(last=False)
             self.nbytes -= freed
+        if not self._values:  # an interrupt may have come between the two
+            self.nbytes = 0
 
     def clear(self) -> None:
         """Forget all values."""

@@ -108,7 +108,7 @@ class Plain:
     def each(self, pairs: Pairs) -> None:
         """The same for several arrays that do not overlap."""
         dtype = pairs[0][1].dtype
-        alike = dtype.kind in "?buifc" and all(out.dtype == dtype == stored.dtype for out, stored in pairs)
+        alike = dtype.kind in "buifc" and all(out.dtype == dtype == stored.dtype for out, stored in pairs)
         if compiled and alike and compiled.copy(pairs):
             return
         for out, stored in pairs:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import gzip
+import zlib
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
@@ -112,7 +114,7 @@ def detect(path: str) -> str:
     identity(path)
     with builtins.open(path, "rb") as handle:
         head = handle.read(512)
-    if head.startswith(b"SIMPLE  ="):
+    if _unpacked(path, head).startswith(b"SIMPLE  ="):
         return "fits"
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "geotiff"
@@ -131,6 +133,17 @@ def detect(path: str) -> str:
     if Path(path).suffix.lower() in (".nc", ".nc4"):
         return "netcdf"
     return "netcdf" if _made_by_netcdf(path) else "hdf5"
+
+
+def _unpacked(path: str, head: bytes) -> bytes:
+    """The first bytes of a file, also of one that is packed by gzip, as FITS files often are."""
+    if not head.startswith(b"\x1f\x8b"):
+        return head
+    try:
+        with gzip.open(path) as file:
+            return file.read(16)
+    except (OSError, EOFError, zlib.error):
+        return head
 
 
 def _made_by_netcdf(path: str) -> bool:

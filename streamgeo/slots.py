@@ -57,7 +57,7 @@ class Slots:
         lent = _Lent(array, self._back.append)  # no function of ours, which a signal could come into
         lent.slot = slot
         self._lent[id(lent)] = lent
-        return array if dtype == np.uint8 and len(shape) == 1 else array.view(dtype).reshape(shape)
+        return array[:] if dtype == np.uint8 and len(shape) == 1 else array.view(dtype).reshape(shape)
 
     def _take(self, size: int) -> memoryview:
         with self._lock:

@@ -50,16 +50,21 @@ class Together:
             OpenError: as :meth:`Chunked.decode` says; then nothing is noted.
             Busy: as :meth:`ByteCache.get` says.
         """
-        found = []
-        for source, box, out, put in copies:
-            pieces = few_pieces(box, source.chunks)
-            if pieces is None or len(pieces) > source.at_once:
+        wanted, held = [], 0
+        for copy in copies:
+            pieces = few_pieces(copy.box, copy.source.chunks)
+            if pieces is None or len(pieces) > copy.source.at_once:
                 return False
-            found.append((source, out, put, source.parts(pieces)))
-        for source, out, put, parts in found:
-            self._groups.setdefault((put, source.dtype), []).extend([(out[at], part) for part, at in parts])
+            wanted.append(pieces)
+            held += len(pieces) * copy.source.chunk_bytes
+        if held > max(_HELD, CACHE.room):
+            return False
+        found = [copy.source.parts(pieces) for copy, pieces in zip(copies, wanted)]
+        for (_, _, out, put), parts in zip(copies, found):
+            for part, at in parts:
+                self._groups.setdefault((put, part.dtype), []).append((out[at], part))
             self._count += len(parts)
-            self._held += len(parts) * source.chunk_bytes
+        self._held += held
         return True
 
     def copy(self) -> None:

@@ -48,16 +48,13 @@ class Unread:
         return scene.foresee(window if inside else window.clip(scene.dims, scene.shape))
 
     def noted(self, out: Array, together: Together) -> bool:
-        """Have their copies done with those of other patches; False where they are read in another way."""
-        scene, window = self.scene, self.window
+        """Have them decoded, and copied together with other patches; False where they are to be read for themselves."""
+        scene, window, label = self.scene, self.window, self.step.label
         if not window.within(scene.dims, scene.shape):
             return False
-        try:
-            with step_span(self.step.label), span(READ):
-                copies = scene.copies(window, out)
-                return copies is not None and together.take(copies)
-        except Exception:  # reading fails again, and says where
-            return False
+        with naming(label, file=scene.name, window=window), step_span(label), span(READ):
+            copies = scene.copies(window, out)
+            return copies is not None and together.take(copies)
 
     def read_into(self, out: Array) -> None:
         """The pixels, written to an array of this shape and dtype."""

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import streamgeo as sg
+from streamgeo import kernels
 from streamgeo.chunked import At, Chunked
 from streamgeo.chunks import CACHE, Busy, ByteCache, otherwise_busy
 from streamgeo.kernels import PLAIN
@@ -307,6 +308,67 @@ def test_a_box_of_many_chunks_is_not_held() -> None:
     out = np.zeros((1, 64))
     assert not together.take([Copy(made, ((0, 1), (0, 64)), out, PLAIN)])
     assert not made.decoded
+
+
+def test_many_arrays_are_not_held_at_once() -> None:
+    """More than the cache has room for: then they are read one after another, and nothing is decoded yet."""
+    many, together = [Made(np.ones((1, 1 << 20)), (1, 1 << 20)) for _ in range(5)], Together()
+    box, out = ((0, 1), (0, 4)), np.zeros((5, 1, 4))
+    copies = [Copy(made, box, place, PLAIN) for made, place in zip(many, out)]
+    limit, CACHE.limit = CACHE.limit, 0
+    try:
+        assert not together.take(copies) and not any(made.decoded for made in many)
+        assert together.take(copies[:3])
+    finally:
+        CACHE.limit = limit
+
+
+def test_where_a_copy_fails_each_patch_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["a"] = np.arange(64.0).reshape(8, 8)
+        file.create_dataset("b", data=np.arange(64.0).reshape(8, 8), chunks=(4, 4))
+    chain = sg.files([str(path)], key="image").key_transform("image", sg.open_hdf5("b", raw=True))
+    stream = chain.key_transform("image", sg.patch(4)).batch(4).to_stream()
+    (whole,) = stream  # where the chunks lie is known from now on
+    real = kernels.Plain.each
+
+    def fails(self: kernels.Plain, pairs: list[tuple[Array, Array]]) -> None:
+        if len(pairs) > 1 or pairs[0][1][0, 0] == 4:
+            raise MemoryError("no")
+        real(self, pairs)
+
+    monkeypatch.setattr(kernels.Plain, "each", fails)
+    with pytest.raises(sg.SampleError, match=r"sample 1: patch failed on a.h5 .*MemoryError: no"):
+        list(stream)
+    (batch,) = stream.on_error("skip", limit=4)
+    assert np.array_equal(batch["image"], whole["image"][[0, 2, 3]])
+
+
+def test_a_cache_that_was_interrupted_can_be_made_smaller() -> None:
+    cache = ByteCache(1000)
+    cache.get("key", lambda: 1, lambda _: 8)
+    cache.nbytes += 8  # as if a signal had come when another value had gone
+    cache.limit = 0
+    assert cache.nbytes == 0
+
+
+def test_files_of_two_byte_orders_in_one_batch(tmp_path: Path) -> None:
+    """Tiles come in the byte order of the machine, a packed file in that of FITS."""
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 999, (2, 64, 64)).astype(np.int16)
+    fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(first)]).writeto(tmp_path / "a.fits")
+    fits.PrimaryHDU(second).writeto(tmp_path / "b.fits.gz")
+    for raw in (False, True):
+        paths = [str(tmp_path / name) for name in ("a.fits", "b.fits.gz")]
+        chain = sg.files(paths, key="image").key_transform("image", sg.open_fits(raw=raw))
+        for order in (chain, chain[::-1]):
+            expected = np.stack([first, second][:: 1 if order is chain else -1])
+            batches = order.key_transform("image", sg.patch(32)).batch(8)
+            for _ in range(2):
+                (batch,) = batches.to_stream()
+                seen = batch["image"].reshape(2, 2, 2, 32, 32).swapaxes(2, 3).reshape(2, 64, 64)
+                assert np.array_equal(seen, expected)
 
 
 def test_damage_in_one_of_two_arrays_leaves_nothing_noted() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import warnings
 from pathlib import Path
@@ -13,6 +14,7 @@ from astropy.wcs import WCS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import streamgeo as sg
 from streamgeo.errors import OpenError
 from streamgeo.fits_cards import is_wcs
 from streamgeo.scene import ArrayScene
@@ -297,3 +299,13 @@ def test_a_flipped_header_byte_never_crashes(tmp_path_factory, at, byte, compres
         assert scene.template.attrs["BITPIX"]
     except OpenError:
         pass
+
+
+def test_a_packed_file_is_told_by_what_is_in_it(tmp_path):
+    fits.PrimaryHDU(np.arange(12, dtype="i2").reshape(3, 4)).writeto(tmp_path / "a.fits.gz")
+    assert sg.open()(str(tmp_path / "a.fits.gz")).read().tolist() == np.arange(12.0).reshape(3, 4).tolist()
+    (tmp_path / "b.gz").write_bytes(gzip.compress(b"something else"))
+    (tmp_path / "c.gz").write_bytes((tmp_path / "a.fits.gz").read_bytes()[:12])
+    for name in ("b.gz", "c.gz"):
+        with pytest.raises(sg.OpenError, match="none of FITS"):
+            sg.open()(str(tmp_path / name))

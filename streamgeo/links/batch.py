@@ -334,22 +334,37 @@ class _Slots:
 
 def _read_each(parts: Sequence[_Part], failed: dict[int, Exception], skip: bool) -> list[_Part]:
     """Read patches, and note which samples fail; the patches that another thread is in the way of."""
-    later, together = [], Together()
+    later, noted, together = list[_Part](), list[_Part](), Together()
     for part in parts:
         number, patch, slot = part
         if failed and (not skip or number in failed):
             continue
         try:
-            if not patch.noted(slot, together):
+            if patch.noted(slot, together):
+                noted.append(part)
+            else:
                 patch.read_into(slot)
         except Busy:
             later.append(part)
         except Exception as error:
             failed[number] = error
         if together.full:
-            together.copy()
-    together.copy()
+            _copy(together, noted, failed)
+    _copy(together, noted, failed)
     return later
+
+
+def _copy(together: Together, noted: list[_Part], failed: dict[int, Exception]) -> None:
+    """Copy what was noted; where that fails each patch is read for itself, which says whose fault it is."""
+    try:
+        together.copy()
+    except Exception:
+        for number, patch, slot in noted:
+            try:
+                patch.read_into(slot)
+            except Exception as error:
+                failed[number] = error
+    noted.clear()
 
 
 def _failed(error: Exception, position: int, run: Run) -> SampleError:

@@ -201,12 +201,16 @@ class FitsScene(Scene):
             return
         self._check_unchanged()
         box = window.box(self._images[0].dims)
-        for place, number in zip(out if self._stacked else (out,), self._numbers(window)):
+        for number, place in self._places(window, out):
             self._fill(number, box, place)
 
     def _numbers(self, window: Window) -> range:
         """The images that a window touches."""
         return range(len(self._images))[window["hdu"] if self._stacked else slice(None)]
+
+    def _places(self, window: Window, out: Array) -> Iterable[tuple[int, Array]]:
+        """The same, and where the pixels of each go."""
+        return zip(self._numbers(window), out if self._stacked else (out,))
 
     @property
     def chunks(self) -> tuple[int, ...] | None:
@@ -225,10 +229,8 @@ class FitsScene(Scene):
     def copies(self, window: Window, out: Array) -> Sequence[Copy] | None:
         """Those of tiles, where it is known by now where they lie."""
         self._check_unchanged()
-        box, numbers = window.box(self._images[0].dims), self._numbers(window)
-        found = self._known(numbers)
-        copies = []
-        for tiles, place, number in zip(found, out if self._stacked else (out,), numbers):
+        box, copies = window.box(self._images[0].dims), []
+        for (number, place), tiles in zip(self._places(window, out), self._known(self._numbers(window))):
             if tiles is None:
                 return None
             copies.append(Copy(tiles, box, place, self._put(number)))
@@ -296,11 +298,11 @@ class ByAstropy(Chunked):
 
     def decode(self, at: At) -> Array:
         """The pixels of one piece; see :meth:`Chunked.decode`."""
-        return by_astropy(
-            self.path,
-            self.image.hdu,
-            tuple((i * n, min((i + 1) * n, size)) for i, n, size in zip(at, self.chunks, self.shape)),
-        )
+        box = tuple((i * n, min((i + 1) * n, size)) for i, n, size in zip(at, self.chunks, self.shape))
+        values = by_astropy(self.path, self.image.hdu, box)
+        return values.astype(
+            values.dtype.newbyteorder("="), copy=False
+        )  # of a packed file as they are stored
 
 
 def by_astropy(path: str, hdu: int, box: Box) -> Array:

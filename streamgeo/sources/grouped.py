@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -100,7 +100,7 @@ class GroupedScene(Scene):
         if not out.size:
             return
         index = window.slices(self._inner)
-        for place, i in zip(out if self._stack else (out,), self._numbers(window)):
+        for i, place in self._places(window, out):
             self._fill(i, index, place)
 
     @property
@@ -120,7 +120,7 @@ class GroupedScene(Scene):
         """Those of chunks, where it is known by now where they lie."""
         self._check_unchanged()
         box, copies = window.box(self._inner), []
-        for place, i in zip(out if self._stack else (out,), self._numbers(window)):
+        for i, place in self._places(window, out):
             found = self._layouts.get(i)
             if not isinstance(found, Chunked):
                 return None
@@ -130,6 +130,10 @@ class GroupedScene(Scene):
     def _numbers(self, window: Window) -> range:
         """The variables that a window touches."""
         return range(len(self._targets))[window[self._stack] if self._stack else slice(None)]
+
+    def _places(self, window: Window, out: Array) -> Iterable[tuple[int, Array]]:
+        """The same, and where the numbers of each go."""
+        return zip(self._numbers(window), out if self._stack else (out,))
 
     @cached_property
     def _unpackings(self) -> list[Unpacking]:

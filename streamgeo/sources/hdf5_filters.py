@@ -203,7 +203,7 @@ def _unshuffle(data: Bytes, size: int, values: tuple[int, ...], room: Room) -> B
     width, total = values[0], len(data)
     whole = total - total % width if width > 1 else 0
     out = room(total)
-    if whole == total:  # nearly always
+    if total and whole == total:  # nearly always
         unshuffle(out, data, width)
         return out
     if whole:
