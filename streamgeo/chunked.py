@@ -100,20 +100,22 @@ class Chunked(ABC):
         parts, busy, decoded = list[tuple[Array, Slices]](), list[Piece](), list[At]()
         for piece, chunk in zip(pieces, CACHE.found([(self.key, at) for at, _, _ in pieces])):
             at, source, target = piece
-            part = self.part(at, source, wait=False) if chunk is None else chunk[source]
-            if part is None:
-                busy.append(piece)
-                continue
-            parts.append((part, target))
-            if chunk is None:
+            if chunk is not None:
+                parts.append((chunk[source], target))
+            elif (part := self.part(at, source, wait=False)) is not None:
+                parts.append((part, target))
                 decoded.append(at)
+            else:
+                busy.append(piece)
+        return [*parts, *self._awaited(busy, decoded)] if busy else parts
+
+    def _awaited(self, busy: Iterable[Piece], decoded: Iterable[At]) -> Iterator[tuple[Array, Slices]]:
         # What has no room in the cache would have to be decoded again if this was put off.
-        with otherwise_busy(False) if busy and not self._kept(decoded) else nullcontext():
+        with nullcontext() if self._kept(decoded) else otherwise_busy(False):
             for at, source, target in busy:
                 part = self.part(at, source)
                 assert part is not None
-                parts.append((part, target))
-        return parts
+                yield part, target
 
     def _kept(self, chunks: Iterable[At]) -> bool:
         return all(CACHE.holds((self.key, at)) for at in chunks)

@@ -32,16 +32,15 @@ class Together:
 
     Every call into compiled code lets go of the interpreter, and waits for other threads when it comes back: for
     patches of chunks that are in memory that takes longer than the copy.
+
+    Attributes:
+        full: it is time to copy; what the cache lets go of meanwhile is held here.
     """
 
     def __init__(self) -> None:
         self._groups: dict[tuple[Put, np.dtype[Any]], Pairs] = {}
         self._count = self._held = 0
-
-    @property
-    def full(self) -> bool:
-        """Whether it is time to copy: what the cache lets go of meanwhile would be held here."""
-        return self._count >= _MANY or self._held > max(_HELD, CACHE.room)
+        self.full = False
 
     def take(self, copies: Sequence[Copy]) -> bool:
         """Decode what is to be copied, and note it; nothing, and False, where that is too much to be held.
@@ -57,7 +56,8 @@ class Together:
                 return False
             wanted.append(pieces)
             held += len(pieces) * copy.source.chunk_bytes
-        if held > max(_HELD, CACHE.room):
+        room = max(_HELD, CACHE.room)
+        if held > room:
             return False
         found = [copy.source.parts(pieces) for copy, pieces in zip(copies, wanted)]
         for (_, _, out, put), parts in zip(copies, found):
@@ -65,12 +65,13 @@ class Together:
                 self._groups.setdefault((put, part.dtype), []).append((out[at], part))
             self._count += len(parts)
         self._held += held
+        self.full = self._count >= _MANY or self._held > room
         return True
 
     def copy(self) -> None:
         """Copy what was noted."""
         groups, self._groups = self._groups, {}
-        self._count = self._held = 0
+        self._count, self._held, self.full = 0, 0, False
         with span(READ):
             for (put, _), pairs in groups.items():
                 put_each(pairs, put)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.meter import READ, span, step_span
+from streamgeo.meter import READ, span, step_ran, step_span
 from streamgeo.naming import naming
 from streamgeo.scene import Scene
 from streamgeo.steps.patch import Patch
@@ -49,12 +49,18 @@ class Unread:
 
     def noted(self, out: Array, together: Together) -> bool:
         """Have them decoded, and copied together with other patches; False where they are to be read for themselves."""
-        scene, window, label = self.scene, self.window, self.step.label
+        scene, window = self.scene, self.window
         if not window.within(scene.dims, scene.shape):
             return False
-        with naming(label, file=scene.name, window=window), step_span(label), span(READ):
-            copies = scene.copies(window, out)
-            return copies is not None and together.take(copies)
+        try:  # as naming() does it: what does not fail costs less without the block
+            with span(READ):
+                copies = scene.copies(window, out)
+                noted = copies is not None and together.take(copies)
+        except Exception as error:
+            raise naming(self.step.label, file=scene.name, window=window).named(error) from error
+        if noted:
+            step_ran(self.step.label)
+        return noted
 
     def read_into(self, out: Array) -> None:
         """The pixels, written to an array of this shape and dtype."""

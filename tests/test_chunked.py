@@ -291,10 +291,13 @@ def test_copies_are_put_off_until_too_much_would_be_held(monkeypatch: pytest.Mon
         assert not together.full and not out.any()
         assert together.take([Copy(made, ((2, 4), (0, 8)), out[2:, :8], PLAIN)])
         assert together.full
-        CACHE.limit = 1 << 20  # what the cache has room for is held anyway
-        assert not together.full
         together.copy()
+        assert not together.full
         assert np.array_equal(out[:, :8], made.array[:, :8]) and not out[:, 8:].any()
+        CACHE.limit = 1 << 20  # what the cache has room for is held anyway
+        for box in (((0, 2), (0, 8)), ((2, 4), (0, 8))):
+            assert together.take([Copy(made, box, np.zeros((2, 8)), PLAIN)]) and not together.full
+        together.copy()
         monkeypatch.setattr("streamgeo.together._MANY", 4)
         assert together.take([Copy(made, ((0, 4), (8, 16)), out[:, 8:], PLAIN)]) and together.full
         together.copy()
