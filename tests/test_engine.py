@@ -279,7 +279,30 @@ def test_the_consumer_computes_what_comes_sooner_without_threads(clock: Clock) -
     assert not any(pass_by(pace, clock, 64, 100e-6, 40e-6))
     assert all(pass_by(pace, clock, 1000, 100e-6, 40e-6))
     pace.begin()
+    found = pass_by(pace, clock, 1000, 100e-6, 40e-6)
+    assert not any(found[:64]) and all(found[128:]), "it may be otherwise where nothing is decoded any more"
+    pace.begin()
     assert all(pass_by(pace, clock, 1000, 100e-6, 40e-6)), "the next epoch knows"
+
+
+def test_what_the_first_epoch_tried_does_not_hold_for_the_next_ones(clock: Clock) -> None:
+    """Its start is slow, since files are decoded: at its end anything seems quick."""
+    pace = Pace()
+    pass_by(pace, clock, 8, 10e-3, 9e-3)
+    assert pass_by(pace, clock, 40, 5e-3, 6e-3)[-1]
+    for _ in range(3):
+        pace.begin()
+        assert sum(pass_by(pace, clock, 40, 5e-3, 6e-3)) <= 4
+
+
+def test_the_first_result_of_an_epoch_does_not_count(clock: Clock) -> None:
+    """Threads have to start."""
+    for first in (5e-3, 50e-3):
+        pace = Pace()
+        for _ in range(4):
+            pace.begin()
+            pass_by(pace, clock, 1, first, first)
+            assert sum(pass_by(pace, clock, 30, 5e-3, 6e-3)) <= 4
 
 
 def test_threads_go_on_where_they_are_worth_it_and_trials_become_rare(clock: Clock) -> None:

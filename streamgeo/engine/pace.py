@@ -43,6 +43,7 @@ class Pace:
     stay: float = _STAY
     _trying: bool = False
     _tries: list[float] = field(default_factory=list)  # seconds from one result to the next
+    _again: bool = False  # an epoch after the first one that ended without threads has begun
     _looks: int = 0  # with threads since the last try
     _stayed: float = 0.0  # seconds without since then
     _slow: int = 0  # looks in a row
@@ -52,11 +53,16 @@ class Pace:
     _worked: float = 0.0  # processor time when the look began
 
     def begin(self) -> None:
-        """An epoch begins: it goes on as the one before ended, and with threads it measures anew."""
-        if self._trying or not self.here:
+        """An epoch begins: it goes on as the one before ended; with threads, and once without, it measures anew.
+
+        In a first epoch files are decoded, and what comes at its end cannot be compared with its start.
+        """
+        if self._trying or not self.here or not self._again:
+            self._again = self._again or self.here
             self.here, self.ahead = False, math.inf
         self._trying, self._slow = False, 0
         self._restart(_SHORT_LOOK)
+        self._count = -1
 
     def start(self) -> None:
         """What was taken since the last look does not count."""
@@ -67,6 +73,8 @@ class Pace:
         self._count += 1
         if self._count >= self._until:
             self._look()
+        elif self._count == 0:  # the first one of an epoch, for which threads had to start
+            self._restart(self._until)
 
     def _look(self) -> None:
         passed = perf_counter() - self._began
