@@ -54,8 +54,8 @@ class Window(Mapping[str, slice]):
 
     def to_array(self, dims: Sequence[str] | None = None) -> NDArray[np.int64]:
         """Start and stop in each dim: int64 of shape ``(ndim, 2)``."""
-        names = tuple(self._box) if dims is None else dims
-        return np.array([self._box[name] for name in names], np.int64).reshape(-1, 2)
+        box = self._box.values() if dims is None else [self._box[name] for name in dims]
+        return np.array(list(box), np.int64).reshape(-1, 2)
 
     def __getitem__(self, dim: str) -> slice:
         return slice(*self._box[dim])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -51,10 +51,14 @@ class Layout:
     patched: tuple[int, ...]
 
     def __len__(self) -> int:
+        return self._count
+
+    @cached_property
+    def _count(self) -> int:
         return math.prod(cut.count for cut in self.cuts)
 
     def __getitem__(self, number: int) -> Window:
-        if not 0 <= number < len(self):
+        if not 0 <= number < self._count:
             raise IndexError(number)
         box = dict.fromkeys(self.dims, (0, 0))  # in their order, which the loop below goes through backwards
         for dim, cut in zip(reversed(self.dims), reversed(self.cuts)):
