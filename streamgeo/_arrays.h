@@ -12,21 +12,15 @@ static inline int fail(const char *what)
     return 0;
 }
 
-/* One array in memory, writable if so wanted; released by the caller. */
-static inline int take(PyObject *object, Py_buffer *view, int flags)
-{
-    return PyObject_GetBuffer(object, view, flags) == 0;
-}
-
 #define FLAT PyBUF_C_CONTIGUOUS
 #define SPREAD PyBUF_STRIDES
 
-/* Two of them: what is written and what is read. */
+/* Two arrays in memory: what is written and what is read; released by the caller. */
 static inline int take_both(PyObject *first, PyObject *second, int flags, Py_buffer *out, Py_buffer *in)
 {
-    if (!take(first, out, flags | PyBUF_WRITABLE))
+    if (PyObject_GetBuffer(first, out, flags | PyBUF_WRITABLE) < 0)
         return 0;
-    if (take(second, in, flags))
+    if (PyObject_GetBuffer(second, in, flags) == 0)
         return 1;
     PyBuffer_Release(out);
     return 0;

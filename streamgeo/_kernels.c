@@ -119,7 +119,7 @@ static PyObject *rice(PyObject *self, PyObject *args)
     int held = 0;
     if (!PyArg_ParseTuple(args, "OOOOn", objects, objects + 1, objects + 2, objects + 3, &block))
         return NULL;
-    while (held < 4 && take(objects[held], views + held, held ? FLAT : FLAT | PyBUF_WRITABLE))
+    while (held < 4 && PyObject_GetBuffer(objects[held], views + held, held ? FLAT : FLAT | PyBUF_WRITABLE) == 0)
         held++;
     if (held == 4) {
         const Py_buffer *out = views, *starts = views + 2, *sizes = views + 3;

@@ -247,7 +247,7 @@ PyObject *look_up(PyObject *self, PyObject *args)
 {
     PyObject *pairs, *known, *result = NULL;
     Py_buffer table;
-    if (!PyArg_ParseTuple(args, "OO", &pairs, &known) || !take(known, &table, FLAT))
+    if (!PyArg_ParseTuple(args, "OO", &pairs, &known) || PyObject_GetBuffer(known, &table, FLAT) < 0)
         return NULL;
     const Row narrow[3] = {look_up_8, NULL, NULL}, wide[3] = {NULL, look_up_16, NULL};
     if (table.len == sizeof(float) << 8)

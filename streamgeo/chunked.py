@@ -26,7 +26,7 @@ Box = tuple[tuple[int, int], ...]  # start and stop along each axis
 Slices = tuple[slice, ...]
 Piece = tuple[At, Slices, Slices]  # of a chunk: its number, where it lies in the chunk, and where in the box
 Put = Callable[[Array, Array], None]  # destination, source; `each` where it can do several at once
-_MOST, _HELD = 16, 32 << 20  # chunks, and bytes of chunks, of which pieces are copied at once
+_MOST, HELD = 16, 32 << 20  # chunks, and bytes of chunks, of which pieces are copied at once
 _GAP = 64 << 10  # bytes between two chunks that cost no more to read than another request would
 
 
@@ -128,7 +128,7 @@ class Chunked(ABC):
     @cached_property
     def at_once(self) -> int:
         """How many chunks are held on to while pieces of them are copied."""
-        return max(1, min(_MOST, _HELD // (self.chunk_bytes + 1)))
+        return max(1, min(_MOST, HELD // (self.chunk_bytes + 1)))
 
     def foresee(self, box: Box) -> bool:
         """Have the system fetch what a box will be decoded from, while something else is decoded; returns at once.

@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.chunked import Box, Chunked, Put, few_pieces, put_each
+from streamgeo.chunked import HELD, Box, Chunked, Put, few_pieces, put_each
 from streamgeo.chunks import CACHE
 from streamgeo.kernels import Pairs
 from streamgeo.meter import READ, span
 
 Array = NDArray[Any]
 _MANY = 256  # pieces that are copied at once
-_HELD = 32 << 20  # bytes of chunks that may be held on to, even if the cache has let go of them
 
 
 class Copy(NamedTuple):
@@ -56,7 +55,7 @@ class Together:
                 return False
             wanted.append(pieces)
             held += len(pieces) * copy.source.chunk_bytes
-        room = max(_HELD, CACHE.room)
+        room = max(HELD, CACHE.room)
         if held > room:
             return False
         found = [copy.source.parts(pieces) for copy, pieces in zip(copies, wanted)]

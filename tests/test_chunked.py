@@ -282,7 +282,7 @@ def test_what_is_not_kept_is_not_decoded_again_for_another_thread() -> None:
 
 
 def test_copies_are_put_off_until_too_much_would_be_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamgeo.together._HELD", 3 * 64)
+    monkeypatch.setattr("streamgeo.together.HELD", 3 * 64)
     made, together = Made(np.arange(64.0).reshape(4, 16), (2, 4)), Together()
     limit, CACHE.limit = CACHE.limit, 0
     try:
