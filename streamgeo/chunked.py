@@ -6,7 +6,7 @@ import math
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import cached_property, lru_cache, partial
 from itertools import islice, product
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from streamgeo import spill
 from streamgeo.chunks import CACHE, otherwise_busy
-from streamgeo.kernels import PLAIN, Pairs
+from streamgeo.kernels import PLAIN, Put
 from streamgeo.slots import SLOTS
 
 Array = NDArray[Any]
@@ -25,7 +25,6 @@ At = tuple[int, ...]  # number of a chunk along each axis
 Box = tuple[tuple[int, int], ...]  # start and stop along each axis
 Slices = tuple[slice, ...]
 Piece = tuple[At, Slices, Slices]  # of a chunk: its number, where it lies in the chunk, and where in the box
-Put = Callable[[Array, Array], None]  # destination, source; `each` where it can do several at once
 _MOST, HELD = 16, 32 << 20  # chunks, and bytes of chunks, of which pieces are copied at once
 _GAP = 64 << 10  # bytes between two chunks that cost no more to read than another request would
 
@@ -90,7 +89,7 @@ class Chunked(ABC):
         """
         pieces = iter(overlaps(box, self.chunks))
         while some := list(islice(pieces, self.at_once)):
-            put_each([(out[target], part) for part, target in self.parts(some)], put)
+            put.each([(out[target], part) for part, target in self.parts(some)])
 
     def parts(self, pieces: Sequence[Piece]) -> list[tuple[Array, Slices]]:
         """The values of pieces, no more than ``at_once``, and where they go.
@@ -152,16 +151,6 @@ class Chunked(ABC):
         chunk = self.chunk(at, wait)
         # The view holds its memory, which may go round otherwise.
         return None if chunk is None else chunk[source]
-
-
-def put_each(pairs: Pairs, put: Put) -> None:
-    """All at once, where ``put`` can do so by ``each``: every single call has threads wait for one another."""
-    each = getattr(put, "each", None)
-    if each is not None and pairs:
-        each(pairs)
-        return
-    for out, part in pairs:
-        put(out, part)
 
 
 def overlaps(box: Box, chunks: tuple[int, ...]) -> Iterable[Piece]:

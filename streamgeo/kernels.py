@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,16 @@ BLOCK = 1 << 16  # numbers that are worked out at a time: what lies between stay
 _F4 = np.dtype(np.float32)
 Pairs = list[tuple[Array, Array]]  # where numbers go, and what is stored, of one shape
 MISSING = "inner loops: numpy, since streamgeo was installed without a C compiler; install one, then streamgeo again"
+
+
+class Put(Protocol):
+    """How stored numbers go to where they are wanted."""
+
+    def __call__(self, out: Array, stored: Array) -> None:
+        """Fill ``out``."""
+
+    def each(self, pairs: Pairs) -> None:
+        """The same for one array or more of one dtype: after each single call threads wait for one another."""
 
 
 def look_up(pairs: Pairs, table: NDArray[np.float32]) -> None:

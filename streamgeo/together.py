@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.chunked import HELD, Box, Chunked, Put, few_pieces, put_each
+from streamgeo.chunked import HELD, Box, Chunked, few_pieces
 from streamgeo.chunks import CACHE
-from streamgeo.kernels import Pairs
+from streamgeo.kernels import Pairs, Put
 from streamgeo.meter import READ, span
 
 Array = NDArray[Any]
@@ -73,4 +73,4 @@ class Together:
         self._count, self._held, self.full = 0, 0, False
         with span(READ):
             for (put, _), pairs in groups.items():
-                put_each(pairs, put)
+                put.each(pairs)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgeo.chunked import At, Box, Chunked, Put
+from streamgeo.chunked import At, Box, Chunked
 from streamgeo.chunks import CACHE
 from streamgeo.errors import OpenError
 from streamgeo.fits_cards import (
@@ -32,7 +32,7 @@ from streamgeo.fits_cards import (
 )
 from streamgeo.fits_packing import Unpacking
 from streamgeo.grid import Grid
-from streamgeo.kernels import PLAIN
+from streamgeo.kernels import PLAIN, Put
 from streamgeo.locate import WcsLocator
 from streamgeo.scene import Scene
 from streamgeo.sources.fits_headers import Unusual, read_header

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from streamgeo.chunked import At, Box
 from streamgeo.errors import OpenError
 from streamgeo.grid import Grid
-from streamgeo.kernels import PLAIN, Line
+from streamgeo.kernels import PLAIN, Line, Put
 from streamgeo.scene import Array, Scene
 from streamgeo.sources.geotiff_chunks import Stored, TiffChunks, boxes, layout
 from streamgeo.sources.geotiff_headers import About, about, chosen, dataset, is_int, template
 from streamgeo.sources.handles import current, identity
-from streamgeo.sources.layouts import Mapped, Put, Uncovered
+from streamgeo.sources.layouts import Mapped, Uncovered
 from streamgeo.sources.tiff_headers import Unusual, look
 from streamgeo.template import Template
 from streamgeo.together import Copy

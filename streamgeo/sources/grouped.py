@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgeo.cf_packing import Packing, Unpacking, own_fill
-from streamgeo.chunked import Chunked, Put
+from streamgeo.chunked import Chunked
 from streamgeo.errors import OpenError
 from streamgeo.grid import Grid
-from streamgeo.kernels import PLAIN
+from streamgeo.kernels import PLAIN, Put
 from streamgeo.locate import Coord, CoordLocator
 from streamgeo.names import unique
 from streamgeo.scene import Scene

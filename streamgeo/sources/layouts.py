@@ -10,7 +10,6 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,14 +18,13 @@ from numpy.typing import NDArray
 
 from streamgeo.chunks import CACHE
 from streamgeo.errors import OpenError
-from streamgeo.kernels import PLAIN
+from streamgeo.kernels import PLAIN, Put
 from streamgeo.slots import scratch
 from streamgeo.sources.handles import POOL
 
 Array = NDArray[Any]
 Bytes = NDArray[np.uint8]
 Identity = tuple[int, int]
-Put = Callable[[Array, Array], None]
 _RESIDENT = 64 << 20  # bytes of maps that may stay in the memory of the process, whatever the budget
 
 
