@@ -300,9 +300,8 @@ class ByAstropy(Chunked):
         """The pixels of one piece; see :meth:`Chunked.decode`."""
         box = tuple((i * n, min((i + 1) * n, size)) for i, n, size in zip(at, self.chunks, self.shape))
         values = by_astropy(self.path, self.image.hdu, box)
-        return values.astype(
-            values.dtype.newbyteorder("="), copy=False
-        )  # of a packed file as they are stored
+        # Those of a packed file come as they are stored.
+        return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
 def by_astropy(path: str, hdu: int, box: Box) -> Array:
